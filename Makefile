@@ -1,0 +1,59 @@
+# Every target sets up what it needs in .venv, from a bare checkout: Python 3.11 or later and a package index are enough.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-core check lint bench schema clip clean help
+
+help:            ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/base        ## play the bundled clip through the engine, in the console
+	@$(BIN)/clser-stream --demo
+
+test: $(VENV)/torch       ## every test
+	$(BIN)/python -m pytest -q
+
+test-core: $(VENV)/dev    ## every test that needs no torch
+	$(BIN)/python -m pytest -q -m "not torch"
+
+check: $(VENV)/torch lint ## formatting, lint, types, import contracts, then every test
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/dev         ## what reads the code without running it
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=.typing $(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/dev        ## the short benchmarks
+	$(BIN)/clser-bench latency --short
+	$(BIN)/clser-bench capacity --streams 1,32,100 --seconds 15
+	$(BIN)/clser-bench bus
+
+schema: $(VENV)/base      ## engine/schema/ from the records
+	$(BIN)/python -m clser.engine.wire
+
+clip: $(VENV)/base        ## the bundled clip (needs espeak-ng)
+	$(BIN)/python -m clser.clients.clips.make_demo
+
+clean:           ## forget the environment and the caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/base: $(VENV)/made pyproject.toml
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) -e ".[dev]"
+	touch $@
+
+$(VENV)/torch: $(VENV)/dev
+	$(PIP) -e ".[dev,torch]"
+	touch $@

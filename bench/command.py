@@ -1,0 +1,174 @@
+"""`clser-bench`: what the engine does, in figures. A card first, a table, one JSON line last; progress on standard error."""
+
+import argparse
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from clser.bench import bus, capacity, latency, plot, vad
+from clser.bench.card import Setup, make_card
+from clser.bench.stats import rounded
+from clser.clients.commands import shell
+from clser.engine.errors import GivenError
+
+Line = dict[str, object]
+Outcome = tuple[Line, list[str], plot.Values]
+"""What the JSON line holds beside the card, the table for people, and values to draw."""
+CORPORA = "CLSER_CORPORA"
+MOST = 1000
+
+
+def main() -> NoReturn:
+    shell.run(_main)
+
+
+def _main() -> int:
+    options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes started here are ended too
+    measure(options)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Card, table, JSON line; the figures as a picture, if asked for."""
+    setup = Setup(options.config, tuple(options.set), options.seed, _corpora(options))
+    card = make_card(options.bench, setup)
+    print("\n".join(card.lines()), flush=True)
+    figures, table, values = options.measure(setup, options)
+    print("\n".join(["", *table, ""]))
+    line = rounded(msgspec.to_builtins({**msgspec.to_builtins(card), **figures}))
+    if options.plot:
+        print(plot.draw(line, values, options.plot), file=sys.stderr)
+    text = msgspec.json.encode(line).decode()
+    if options.json:
+        _write(options.json, text + "\n")
+    print(text, flush=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise GivenError(f"--json {path}: {error.strerror}; give a file that can be written") from error
+
+
+def _latency(setup: Setup, options: argparse.Namespace) -> Outcome:
+    count = options.utterances or (latency.SHORT if options.short else latency.UTTERANCES)
+    line, values = latency.measure(setup, count)
+    return line, latency.table(line), values
+
+
+def _capacity(setup: Setup, options: argparse.Namespace) -> Outcome:
+    line = capacity.measure(setup, options.streams, options.duty, options.seconds)
+    return line, capacity.table(line), {}
+
+
+def _bus(setup: Setup, options: argparse.Namespace) -> Outcome:
+    del setup, options
+    line = bus.measure()
+    return line, bus.table(line), {}
+
+
+def _vad(setup: Setup, options: argparse.Namespace) -> Outcome:
+    line = vad.measure(setup, options.minutes, options.segments, options.audio)
+    return line, vad.table(line), {}
+
+
+def _corpora(options: argparse.Namespace) -> Path | None:
+    given = options.corpora or os.environ.get(CORPORA)
+    if not given:
+        return None
+    if not Path(given).is_dir():
+        raise GivenError(f"--corpora {given}: there is no such folder")
+    return Path(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = shell.parser("clser-bench", __doc__, "BENCH --help tells of each one's own arguments, with units")
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
+    _latency_options(benches.add_parser("latency", help="how long one speaker waits", allow_abbrev=False))
+    _capacity_options(benches.add_parser("capacity", help="how many streams are carried", allow_abbrev=False))
+    _bus_options(benches.add_parser("bus", help="what the bus alone costs", allow_abbrev=False))
+    _vad_options(benches.add_parser("vad", help="how well speech is found", allow_abbrev=False))
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", default="live", metavar="FILE", help="a shipped config's name, or a YAML file (live)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="upon it; repeatable")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn by chance (0)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the JSON line to this file too")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures into this folder, as PNG")
+    parser.add_argument(
+        "--corpora", metavar="DIR", help=f"emotional speech, a folder a corpus (${CORPORA}; else the bundled clip)"
+    )
+
+
+def _latency_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument("--short", action="store_true", help=f"{latency.SHORT} utterances, no p99 (some 2.5 minutes)")
+    parser.add_argument(
+        "--utterances", type=_count, metavar="N", help=f"how many, apart from the cold first one ({latency.UTTERANCES})"
+    )
+    parser.set_defaults(measure=_latency)
+
+
+def _capacity_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--streams",
+        type=_counts,
+        default=[1, 8, 32, 64, 100, 128],
+        metavar="N,N,...",
+        help="how many at once, run after run (1,8,32,64,100,128)",
+    )
+    parser.add_argument("--duty", type=float, default=1.0, metavar="SHARE", help="of the time that is speech (1.0)")
+    parser.add_argument("--seconds", type=_amount, default=30.0, metavar="S", help="a run, after 3 s of warm-up (30)")
+    parser.set_defaults(measure=_capacity)
+
+
+def _bus_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.set_defaults(measure=_bus)
+
+
+def _vad_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument("--minutes", type=_amount, default=vad.MINUTES, metavar="M", help="of mixed sound to make (60)")
+    parser.add_argument("--segments", type=Path, metavar="CSV", help="labelled turns: file, start_s, end_s")
+    parser.add_argument("--audio", type=Path, metavar="DIR", help="the recordings they name (beside the CSV)")
+    parser.set_defaults(measure=_vad)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.1 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0.1 to {MOST}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "clser-bench"
+    main()

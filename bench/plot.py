@@ -1,0 +1,103 @@
+"""Figures as PNG. Needs matplotlib, which comes with the `dev` extra; without it nothing is drawn and a line says so."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clser.engine.errors import GivenError
+
+Line = dict[str, Any]
+"""The JSON line, as it is printed."""
+Values = dict[str, list[float]]
+"""What the line only sums up."""
+
+
+def draw(line: Line, values: Values, folder: Path) -> str:
+    """A sentence on what became of it."""
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - only --plot needs it
+    except ImportError:
+        return "nothing is drawn: matplotlib is not installed (`pip install matplotlib`)"
+    mpl.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415 - after the choice of what draws
+
+    drawers: dict[str, Callable[[Any, Line, Values], None]] = {
+        "latency": _latency,
+        "capacity": _capacity,
+        "bus": _bus,
+        "vad": _vad,
+    }
+    figure = pyplot.figure(figsize=(9, 4), layout="constrained")
+    try:
+        drawers[line["bench"]](figure, line, values)
+        machine = line["machine"]
+        figure.suptitle(
+            f"{line['bench']}, {machine['processor']}, {machine['cores']} cores, model {line['model']['digest']}",
+            fontsize=8,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{line['bench']}.png"
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise GivenError(f"--plot {folder}: {error.strerror}; give a folder that can be written") from error
+    finally:
+        pyplot.close(figure)
+    return f"drawn: {path}"
+
+
+def _latency(figure: Any, line: Line, values: Values) -> None:
+    names = [name for name in ("first_emotion_ms", "final_ms", "after_endpoint_ms") if values.get(name)]
+    for at, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), at + 1)
+        data = np.sort(values[name])
+        axes.step(data, np.arange(1, len(data) + 1) / len(data), where="post")
+        axes.axvline(line[name]["p50"], linestyle=":", color="grey")
+        axes.set(xlabel=f"{name.removesuffix('_ms').replace('_', ' ')}, ms", ylabel="share of utterances", ylim=(0, 1))
+
+
+def _capacity(figure: Any, line: Line, values: Values) -> None:
+    del values
+    lag, wait = figure.subplots(1, 2)
+    for row in line["rows"]:
+        if row["lag_by_second"]:
+            seconds, medians = zip(*row["lag_by_second"], strict=True)
+            lag.plot(seconds, medians, label=f"{row['streams']}")
+    lag.set(xlabel="second of the run", ylabel="lag of partials, ms", yscale="log")
+    lag.legend(title="streams", fontsize=7)
+    for name in ("p50", "p95", "p99"):
+        points = [(row["streams"], row["after_endpoint_ms"][name]) for row in line["rows"]]
+        points = [point for point in points if point[1] is not None]
+        if points:
+            wait.plot(*zip(*points, strict=True), marker="o", label=name)
+    wait.axhline(500, linestyle=":", color="grey")
+    wait.set(xlabel="streams", ylabel="after endpoint, ms", yscale="log")
+    wait.legend(fontsize=7)
+
+
+def _bus(figure: Any, line: Line, values: Values) -> None:
+    del values
+    names = ("publish_to_receive_idle_ms", "publish_to_receive_ms", "late_join_ms")
+    axes = figure.add_subplot()
+    for shift, percentile in enumerate(("p50", "p95", "p99")):
+        heights = [line[name][percentile] or 0 for name in names]
+        axes.bar(np.arange(len(names)) + shift * 0.25, heights, 0.25, label=percentile)
+    axes.set_xticks(np.arange(len(names)) + 0.25, [name.removesuffix("_ms").replace("_", " ") for name in names])
+    axes.set(ylabel="ms")
+    axes.legend()
+
+
+def _vad(figure: Any, line: Line, values: Values) -> None:
+    del values
+    auc, onset = figure.subplots(1, 2)
+    for name in ("silero", "webrtc"):
+        conditions = line[name]["by_condition"]
+        auc.plot(list(conditions), [each["auc"] for each in conditions.values()], marker="o", label=name)
+        missed = [each["missed"] / max(1, each["phrases"]) for each in conditions.values()]
+        onset.plot(list(conditions), missed, marker="o", label=name)
+    auc.set(ylabel="ROC-AUC of frames", ylim=(0.5, 1))
+    onset.set(ylabel="share of phrases missed", ylim=(0, None))
+    for axes in (auc, onset):
+        axes.tick_params(axis="x", rotation=45)
+        axes.legend()

@@ -1,0 +1,196 @@
+"""Engine, load generator and reader in processes of their own, started, watched and ended here.
+
+All clocks are those of one machine. Every wait is bounded.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+import psutil
+import zmq
+from msgspec import Struct
+
+from clser.bench.card import Setup
+from clser.bench.load import PACKET_NS, Ledger, Order, read_ledger
+from clser.bench.reader import Received, read_received
+from clser.bench.scene import Scene
+from clser.engine import wire
+from clser.engine.errors import FailedError
+from clser.engine.records import ENGINE, Status
+
+READY_S = 90.0
+STOP_S = 20.0
+SLACK_S = 60.0
+"""Beyond the length of its sound, a load generator that has not ended by then is given up."""
+
+
+class Cpu(Struct, frozen=True):
+    """Processor seconds while the load ran."""
+
+    engine: float
+    workers: float
+    reader: float
+    load: float
+    wall_s: float
+
+    def shares(self) -> dict[str, float]:
+        """As shares of one core."""
+        each = {"engine": self.engine, "workers": self.workers, "reader": self.reader, "load": self.load}
+        return {name: round(spent / self.wall_s, 3) for name, spent in each.items()}
+
+
+class Play(Struct, frozen=True):
+    ledger: Ledger
+    cpu: Cpu
+
+
+class Rig:
+    """`with Rig(...) as rig: rig.play(...)`, and afterwards `rig.received`."""
+
+    def __init__(self, setup: Setup, longest_s: float) -> None:
+        self._setup = setup
+        self._longest_s = longest_s
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.received: list[Received] = []
+        """Filled when the rig has stopped."""
+        self.ready_s = 0.0
+        """From the start of the engine's process until it says that it is ready."""
+
+    def __enter__(self) -> Self:
+        self._temporary = TemporaryDirectory(prefix="clser-bench-")
+        self._folder = Path(self._temporary.name)
+        self._ingest = f"ipc://{self._folder}/in"
+        self._bus = f"ipc://{self._folder}/out"
+        self._log = (self._folder / "engine.log").open("wb")
+        try:
+            self._start()
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._stop(self._engine)  # its last status holds the counters
+                self._stop(self._reader)
+                self.received = read_received(self._folder / "received")
+        finally:
+            self._kill()
+
+    @property
+    def engine_log(self) -> str:
+        return self._last_words
+
+    def play(self, scene: Scene, streams: int = 1, packets: int | None = None) -> Play:
+        """Send the scene once (or so many packets of it, going round), the streams beginning at different places."""
+        np.save(self._folder / "scene.npy", scene.sound)
+        order = Order(
+            self._ingest,
+            str(self._folder / "scene.npy"),
+            streams,
+            packets or scene.packets,
+            str(self._folder / "ledger.npz"),
+            tuple(stream * scene.packets // streams for stream in range(streams)),
+        )
+        load = self._spawn("clser.bench.load", msgspec.json.encode(order).decode())
+        before = self._spent()
+        self._wait(load, order.packets * PACKET_NS / 1e9 + SLACK_S)
+        engine, workers, reader = (after - earlier for after, earlier in zip(self._spent(), before, strict=True))
+        ledger = read_ledger(self._folder / "ledger.npz")
+        return Play(ledger, Cpu(engine, workers, reader, ledger.cpu_s, ledger.wall_s))
+
+    def _start(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        socket = context.socket(zmq.SUB)
+        socket.subscribe(wire.topic("status", ENGINE))
+        socket.connect(self._bus)
+        received = str(self._folder / "received")
+        self._reader = self._spawn("clser.bench.reader", self._bus, received, str(self._longest_s + READY_S + SLACK_S))
+        overrides = [*self._setup.overrides, f"bus.publish={self._bus}"]
+        began_us = time.time_ns() / 1000
+        self._engine = self._spawn("clser.bench.serve", self._ingest, self._setup.source, *overrides)
+        try:
+            self.ready_s = (self._wait_until_ready(socket) - began_us) / 1e6
+        finally:
+            socket.close(linger=0)
+            context.term()
+
+    def _wait_until_ready(self, socket: "zmq.Socket[bytes]") -> float:
+        until_s = time.monotonic() + READY_S
+        while time.monotonic() < until_s:
+            if self._engine.poll() is not None:
+                raise FailedError(f"the engine ended before it was ready: {self._words()}")
+            if socket.poll(200):
+                status = wire.decode(socket.recv_multipart()[1])
+                if isinstance(status, Status) and status.state == "ready":
+                    return float(status.unix_us)
+        raise FailedError(f"the engine was not ready after {READY_S:.0f} s: {self._words()}")
+
+    def _spawn(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        errors = self._log if module == "clser.bench.serve" else None
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=errors
+        )
+        self._processes.append(process)
+        return process
+
+    def _wait(self, load: subprocess.Popen[bytes], seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            try:
+                code = load.wait(0.25)
+            except subprocess.TimeoutExpired:
+                if self._engine.poll() is not None:
+                    raise FailedError(f"the engine ended under load: {self._words()}") from None
+                continue
+            if code:
+                raise FailedError("the load generator failed; its own words are above")
+            return
+        raise FailedError(f"the load generator did not end within {seconds:.0f} s")
+
+    def _spent(self) -> tuple[float, float, float]:
+        """Processor seconds so far of the engine itself, of its workers, and of the reader."""
+        engine = psutil.Process(self._engine.pid)
+        workers = sum(_seconds(child) for child in engine.children(recursive=True))
+        return _seconds(engine), workers, _seconds(psutil.Process(self._reader.pid))
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            code = process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            raise FailedError(f"process {process.args!r} did not end within {STOP_S:.0f} s of SIGTERM") from None
+        if code:
+            raise FailedError(f"process {process.args!r} ended with code {code}: {self._words()}")
+
+    def _words(self) -> str:
+        """The last thing the engine said on standard error."""
+        lines = (self._folder / "engine.log").read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._log.close()
+        self._last_words = (self._folder / "engine.log").read_text(errors="replace")
+        self._temporary.cleanup()
+
+
+def _seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

@@ -1,0 +1,162 @@
+"""`clser-stream`: the engine with its console, or its results as JSON."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from clser.clients.clips import demo_clip
+from clser.clients.commands import output
+from clser.clients.commands.shell import Ending, Parser, parser, run, seconds, set_up_log
+from clser.clients.console import Console
+from clser.engine import config as configuration
+from clser.engine.api import Engine
+from clser.engine.config import Config
+from clser.engine.errors import FailedError, GivenError
+from clser.engine.sources import Source, SourceSettings, open_source
+from clser.engine.sources.mic import list_devices
+
+GRACE_S = 5.0  # for an output that is slow to take the last results
+
+EPILOG = """exit codes: 0 done; 1 it failed while running; 2 a wrong argument, config or input; 3 something needed is
+not there (device, model, port in use); 130 interrupted, after a clean end. Ctrl-C and SIGTERM end politely: whoever is
+speaking still gets a final result; a second one ends at once."""
+
+
+def _parser() -> Parser:
+    made = parser(
+        "clser-stream", "Hears which emotion voices carry, while they speak. Shows it here, and publishes it.", EPILOG
+    )
+    sound = made.add_argument_group("sound")
+    sound.add_argument(
+        "--device", action="append", metavar="SOURCE", dest="devices",
+        help="where sound comes from: [NAME=]mic[:DEVICE] | [NAME=]file:PATH | [NAME=]stdin | zmq:ENDPOINT; "
+        "several times for several streams (default: mic)",
+    )  # fmt: skip
+    sound.add_argument("--demo", action="store_true", help="play the clip that comes with the program, and end")
+    sound.add_argument(
+        "--pace", choices=("real", "fast"), default="real",
+        help="files: at the pace of their sound, or as fast as the engine computes (default: real)",
+    )  # fmt: skip
+    sound.add_argument(
+        "--rate", type=int, default=16_000, metavar="HZ", help="stdin: samples a second (default: 16000)"
+    )
+    sound.add_argument("--channels", type=int, default=1, metavar="N", help="stdin: channels (default: 1)")
+    sound.add_argument(
+        "--format", choices=("s16", "f32"), default="s16", help="stdin: raw little-endian samples (default: s16)"
+    )
+    sound.add_argument(
+        "--duration", type=seconds, metavar="SECONDS", help="end after so long (default: at the sound's end)"
+    )
+    sound.add_argument("--list-devices", action="store_true", help="list the microphones and end")
+    out = made.add_argument_group("output")
+    out.add_argument(
+        "--json", nargs="?", const="results", choices=("results", "all"), metavar="all",
+        help="one result a line on standard output and nothing else; --json=all: messages of every kind",
+    )  # fmt: skip
+    out.add_argument(
+        "--bind", metavar="ENDPOINT",
+        help="where to publish: auto, a ZeroMQ endpoint such as tcp://127.0.0.1:5556, or '' for nowhere (default: auto, "
+        "a socket in this user's runtime folder)",
+    )  # fmt: skip
+    engine = made.add_argument_group("engine")
+    engine.add_argument(
+        "--config", default="live", metavar="FILE", help="a shipped config or a YAML file (default: live)"
+    )
+    engine.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated"
+    )
+    engine.add_argument("--model", metavar="NAME", help="voice model: a name of `clser-models list`, or an .onnx file")
+    engine.add_argument("--compute", metavar="cpu|cuda:N", help="where the voice model runs (default: cpu)")
+    engine.add_argument("--workers", type=int, metavar="N", help="worker processes, 1 to 64 (default: 1)")
+    engine.add_argument(
+        "--asr", default="auto", metavar="auto|off",
+        help="speech recognition; none is built in yet, so both mean off (default: auto)",
+    )  # fmt: skip
+    return made
+
+
+def _config(given: argparse.Namespace) -> Config:
+    if given.asr not in ("auto", "off"):
+        raise GivenError(f"--asr {given.asr}: speech recognition is not built in yet; give auto or off")
+    flags = {
+        "bus.publish": given.bind,
+        "model.voice": given.model,
+        "pool.compute": given.compute,
+        "pool.workers": given.workers,
+    }
+    chosen = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return configuration.load(given.config, [*given.set, *chosen])
+
+
+def _sources(given: argparse.Namespace) -> list[Source]:
+    settings = SourceSettings(pace=given.pace, rate_hz=given.rate, channels=given.channels, format=given.format)
+    specs: list[str] = list(given.devices or [])
+    if given.demo:
+        specs.append(f"demo=file:{demo_clip()}")
+    return [open_source(spec, settings) for spec in specs or ["mic"]]
+
+
+async def _stream(config: Config, sources: Sequence[Source], form: output.Form, duration_s: float | None) -> int:
+    """Run until the sound ends, the time is over, or a signal asks for it. Every final is out when this returns."""
+    ending = Ending()
+    console = Console("clser-stream", model=config.model.voice)
+    poured: asyncio.Task[None] | None = None
+    with output.owned(form, console):
+        try:
+            async with Engine(config) as engine:
+                console.at(engine.endpoint or "not published", "ready")
+                messages = engine.messages(frames=form in ("console", "all"))
+                poured = asyncio.create_task(output.pour(messages, form, console), name="output")
+                await _until_over(engine, sources, ending, poured, duration_s)
+        finally:
+            if poured is not None:
+                await asyncio.wait({poured}, timeout=GRACE_S)
+    if not poured.done():
+        raise FailedError(f"standard output took nothing for {GRACE_S:.0f} s: the last results are lost")
+    poured.result()
+    return ending.code
+
+
+async def _until_over(
+    engine: Engine, sources: Sequence[Source], ending: Ending, poured: "asyncio.Task[None]", duration_s: float | None
+) -> None:
+    """Raises what made a source or the engine fail; the output's own end (a closed pipe) ends the rest."""
+    feeding = [asyncio.create_task(source.run(engine), name=f"source {at}") for at, source in enumerate(sources)]
+    watching = [
+        asyncio.create_task(engine.run_until_failed(), name="watch"),
+        asyncio.create_task(ending.wait(), name="signals"),
+    ]
+    sounding: asyncio.Future[list[None]] = asyncio.gather(*feeding)
+    try:
+        ends: set[asyncio.Future[Any]] = {sounding, poured, *watching}
+        await asyncio.wait(ends, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+        for over in (watching[0], sounding):
+            if over.done():
+                over.result()
+    finally:
+        for task in (*feeding, *watching):
+            task.cancel()
+        await asyncio.gather(*feeding, *watching, sounding, return_exceptions=True)
+
+
+def _main() -> int:
+    given = _parser().parse_args()
+    if given.list_devices:
+        print("\n".join(list_devices()) or "no microphones")
+        return 0
+    config = _config(given)
+    set_up_log(given, config.log.level)
+    form = output.choose(given.json)
+    return asyncio.run(_stream(config, _sources(given), form, given.duration))
+
+
+def main() -> None:
+    run(_main)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "clser-stream"
+    main()

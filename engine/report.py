@@ -1,0 +1,111 @@
+"""What has been decided and computed -> the records that say so."""
+
+import numpy as np
+
+from clser.engine.clock import Clock
+from clser.engine.fuse import FuseConfig, Judge
+from clser.engine.jobs import VoiceCard
+from clser.engine.records import Explain, Frame, Modality, Model, Result, Speech, Timing, Weights, seconds
+from clser.engine.segment import Ended, Started
+from clser.engine.stream import Heard, Mark, StreamState, Track
+
+PARTIAL_TTL_MS = 1_000
+
+
+class Reporter:
+    """Knows the model, and the time."""
+
+    def __init__(self, config: FuseConfig, card: VoiceCard, clock: Clock) -> None:
+        self._card = card
+        self._judge = Judge(config, card)
+        self._model = Model(card.name, card.digest)
+        self._clock = clock
+
+    def result(self, stream: StreamState, track: Track, mark: Mark) -> Result:
+        """The answer `mark` asked for, from what the model has said by now."""
+        utterance = mark.utterance
+        needed = stream.frames_for(track, utterance.end_sample)
+        logits = track.answers[needed - 1] if needed else np.zeros(len(self._card.heads), np.float32)
+        opinion = self._judge.opinion(logits)
+        end = min(utterance.end_sample, stream.total)
+        return Result(
+            stream=stream.name,
+            speaker=stream.speaker,
+            utterance=utterance.number,
+            revision=track.revision,
+            stage=utterance.stage,
+            start_sample=utterance.start_sample,
+            end_sample=end,
+            start_s=seconds(utterance.start_sample),
+            end_s=seconds(end),
+            captured_unix_us=stream.times_of(end)[0],
+            ttl_ms=None if utterance.stage == "final" else PARTIAL_TTL_MS,
+            reason=utterance.reason,
+            emotion=self._judge.emotion(opinion, end - utterance.onset_sample),
+            voice=Modality(opinion.probabilities),
+            words=None,
+            weights=Weights(voice=1.0, words=0.0),
+            explain=Explain(),
+            arousal=opinion.arousal,
+            valence=opinion.valence,
+            affect_source=self._card.affect_source,
+            text=None,
+            timing_ms=self._timing(stream, track, mark),
+            model=self._model,
+        )
+
+    def _timing(self, stream: StreamState, track: Track, mark: Mark) -> Timing:
+        """From the capture of the sample that brought the decision to now; what was computed before it took no time."""
+        now = self._clock.monotonic_s()
+        captured_us, arrived_s = stream.times_of(min(mark.position, stream.total))
+        answered_s = max(mark.decided_s, track.answered_s)
+        sent_s = min(max(mark.decided_s, track.sent_s), answered_s)
+        return Timing(
+            capture=_ms((self._clock.unix_us() - captured_us) / 1e6 - (now - arrived_s)),
+            vad=_ms(mark.decided_s - arrived_s),
+            queue=_ms(sent_s - mark.decided_s),
+            infer=_ms(answered_s - sent_s),
+            fuse=_ms(now - answered_s),
+        )
+
+    def frames(self, stream: StreamState, heard: Heard) -> list[Frame]:
+        """The continuous track's rows: what the model held when these frames were judged."""
+        track = stream.tracks[-1] if stream.tracks and stream.segmenter.open is not None else None
+        opinion = self._judge.opinion(track.answers[-1]) if track is not None and track.answers else None
+        return [
+            Frame(
+                stream=stream.name,
+                end_sample=end,
+                end_s=seconds(end),
+                level_dbfs=level,
+                speech=round(probability, 3),
+                utterance=None if track is None else track.number,
+                probabilities=None if opinion is None else opinion.probabilities,
+                arousal=None if opinion is None else opinion.arousal,
+                valence=None if opinion is None else opinion.valence,
+            )
+            for end, level, probability in heard.frames
+        ]
+
+
+def speech(stream: str, event: Started | Ended) -> Speech:
+    if isinstance(event, Started):
+        return Speech(
+            stream=stream,
+            utterance=event.number,
+            event="started",
+            sample=event.onset_sample,
+            at_s=seconds(event.onset_sample),
+        )
+    return Speech(
+        stream=stream,
+        utterance=event.number,
+        event="ended",
+        sample=event.offset_sample,
+        at_s=seconds(event.offset_sample),
+        reason=event.reason,
+    )
+
+
+def _ms(seconds_passed: float) -> float:
+    return round(max(0.0, seconds_passed) * 1000, 2)

@@ -1,0 +1,344 @@
+"""One stream's way from packets to answers that are due. Knows no loop, socket or process: the pipeline moves the rows.
+
+Sound waits in the ring. The voice activity network hears it frame by frame; what it says moves the segmenter on; a
+`Track` follows each utterance until its final is out. The ring keeps all that an open utterance has heard, so when a
+worker dies, `rewind` starts its networks anew from there.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
+from clser.engine.resample import Resampler
+from clser.engine.ring import Ring
+from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
+from clser.engine.vad import Gate, VadConfig
+
+WARM_UP_FRAMES = 32  # frames the voice activity network hears again after it lost its state
+CAPTURE_STEP = samples(20)  # packets shorter than this share an entry in the capture times
+SILENCE_DBFS = -100.0
+
+
+class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    backlog_ms: Annotated[int, Meta(ge=100)] = 2_000
+    """Sound not yet computed: with more than this, whoever feeds is made to wait."""
+    overflow_ms: Annotated[int, Meta(ge=200)] = 4_000
+    """A live source cannot wait: with more than this, its packets are dropped and published as a gap."""
+    step_ms: Annotated[int, Meta(ge=10)] = 100
+    """The emotion model hears a growing utterance in steps of about this."""
+    results_kept: Annotated[int, Meta(ge=1)] = 256
+    """Results that wait for a reader inside the process."""
+    silent_warn_s: Annotated[float, Meta(gt=0)] = 5.0
+    """Nothing but zeros for so long: a status says so."""
+
+
+class Mark(Struct, frozen=True):
+    """An answer that is due for `utterance`, as decided when the sound up to `position` had been heard."""
+
+    utterance: Utterance
+    position: int
+    decided_s: float
+
+
+@dataclass(slots=True)
+class Track:
+    """An utterance until its final is out: how far the emotion model has heard it, and which answer is due."""
+
+    number: int
+    start: int
+    grown: int
+    """Its sound goes so far by now."""
+    sent: int = 0
+    """Frames handed to the model."""
+    answers: list[NDArray[np.float32]] = field(default_factory=list)
+    """Logits after each frame."""
+    reached: int = 0
+    """Answers there were before the last rewind."""
+    due: Mark | None = None
+    """The newest replaces an older one."""
+    revision: int = 0
+    fresh: bool = True
+    sent_s: float = 0.0
+    answered_s: float = 0.0
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Where the sound is not continuous, or ends: all before it is settled first."""
+
+    at: int
+    reason: str
+    resume: int
+    """The index from which sound goes on; `at` itself where nothing is missing."""
+    last: bool = False
+
+
+@dataclass(slots=True)
+class Heard:
+    """What became of a batch of voice activity: for each frame its end, level and probability, and the events."""
+
+    frames: list[tuple[int, float, float]]
+    events: list[Event]
+
+
+class StreamState:
+    def __init__(
+        self,
+        name: str,
+        speaker: str | None,
+        resampler: Resampler,
+        configs: tuple[StreamConfig, VadConfig, SegmentConfig],
+        frames: tuple[int, int],
+    ) -> None:
+        """`frames`: samples in a frame of the voice activity network and of the emotion model."""
+        config, vad, segment = configs
+        self.name = name
+        self.speaker = speaker
+        self.vad_frame, self.voice_frame = frames
+        self.resampler = resampler
+        waiting = max(config.overflow_ms, config.backlog_ms)
+        longest = segment.longest_ms + segment.lead_in_ms + segment.carry_ms + waiting
+        self.ring = Ring(samples(longest + 1000))
+        self.tracks: deque[Track] = deque()
+        self.total = 0
+        """Samples so far, those of gaps too; without what fills up the last frame."""
+        self.slot = -1
+        self.worker = -1
+        self.muted = False
+        self.ended = False
+        """All that was fed has been answered and the stream is closed."""
+        self.heard_sample = False
+        """A sample other than zero has been seen."""
+        self.last_arrival_s = 0.0
+        self.opened_s = 0.0
+        self.segmenter = Segmenter(segment, self.vad_frame)
+        self._gate = Gate(vad)
+        self._step = max(1, samples(config.step_ms) // self.voice_frame)
+        self._barriers: deque[Barrier] = deque()
+        self._behind_gap: deque[Samples | Barrier] | None = None
+        """What has come since a gap that is not crossed yet; the ring still holds what was before it."""
+        self._vad_sent = 0  # the network has been handed everything before this sample
+        self._vad_fresh = True
+        self._vad_ignored = 0  # answers that only warm the network up again
+        self._levels: deque[float] = deque()  # of the frames under way
+        self._captures: deque[tuple[int, int, float]] = deque(maxlen=2048)  # (end sample, captured unix us, arrived s)
+        self.replaced = 0
+        """Answers that a newer one overtook before they were ready."""
+        self.entered = 0
+        """Frames the emotion model was handed."""
+        self.needed = 0
+        """Frames of all utterances that have ended: what it would be handed by the most careful of callers."""
+
+    # --- sound comes in ------------------------------------------------------------------------------------------
+
+    def take(self, pcm: Samples, captured_unix_us: int, arrived_s: float) -> None:
+        """16 kHz mono that follows on what came before."""
+        if len(pcm) == 0:
+            return
+        if self.muted:
+            pcm = np.zeros_like(pcm)
+        self.last_arrival_s = arrived_s
+        self.heard_sample = self.heard_sample or bool(pcm.any())
+        self.total += len(pcm)
+        self._captures.append((self.total, captured_unix_us, arrived_s))
+        if len(self._captures) > 2 and self.total - self._captures[-3][0] < CAPTURE_STEP:
+            del self._captures[-2]
+        if self._behind_gap is None:
+            self.ring.append(pcm)
+        else:
+            self._behind_gap.append(pcm)
+
+    def barrier(self, reason: str, missing: int = 0, last: bool = False) -> None:
+        """Here the sound breaks off: `missing` samples are not there, or (0) what is open ends."""
+        barrier = Barrier(self.total, reason, self.total + missing, last)
+        self.total += missing
+        if self._behind_gap is None:
+            self._put(barrier)
+        else:
+            self._behind_gap.append(barrier)
+
+    def _put(self, barrier: Barrier) -> None:
+        if barrier.last:  # the last frame is filled up, so that every sample is heard
+            self.ring.append(np.zeros(-(self.ring.end - self._vad_sent) % self.vad_frame, np.int16))
+            barrier = replace(barrier, at=self.ring.end, resume=self.ring.end)
+        elif barrier.resume > barrier.at:
+            self._behind_gap = deque()
+        self._barriers.append(barrier)
+
+    def _cross_gap(self, barrier: Barrier) -> None:
+        """All before the gap is settled: go on behind it, with what has come meanwhile, up to the next gap."""
+        self.segmenter.skip_to(barrier.resume)
+        self.ring.restart(barrier.resume)
+        self._gate.reset()
+        self._vad_sent, self._vad_fresh, self._vad_ignored = barrier.resume, True, 0
+        come, self._behind_gap = self._behind_gap or deque(), None
+        while come and self._behind_gap is None:
+            piece = come.popleft()
+            if isinstance(piece, Barrier):
+                self._put(piece)
+            else:
+                self.ring.append(piece)
+        if self._behind_gap is not None:
+            self._behind_gap.extend(come)
+
+    @property
+    def backlog(self) -> int:
+        """Samples that wait for either network; those of gaps do not count."""
+        oldest = self.segmenter.position
+        if self.tracks:
+            track = self.tracks[0]
+            # what the model had heard before a rewind is soon heard again, and no reason to drop what comes
+            heard = max(track.reached, len(track.answers))
+            due = self.frames_for(track, track.due.utterance.end_sample) if track.due is not None else 0
+            if max(due, track.sent) > heard or self.voice_waiting()[0]:
+                oldest = min(oldest, track.start + heard * self.voice_frame)
+        behind = sum(len(piece) for piece in self._behind_gap or () if not isinstance(piece, Barrier))
+        return self.ring.end - oldest + behind
+
+    def times_of(self, sample: int) -> tuple[int, float]:
+        """When that sample was captured (unix us), and when the packet that held it arrived (monotonic s)."""
+        found = (self.total, 0, 0.0)
+        for entry in reversed(self._captures):
+            if entry[0] < sample:
+                break
+            found = entry
+        end, captured_us, arrived_s = found
+        return captured_us - (end - sample) * 1_000_000 // SAMPLE_RATE_HZ, arrived_s
+
+    # --- voice activity ------------------------------------------------------------------------------------------
+
+    def vad_waiting(self) -> int:
+        """Whole frames that can be handed over now."""
+        end = self._barriers[0].at if self._barriers else self.ring.end
+        return max(0, end - self._vad_sent) // self.vad_frame
+
+    def cut_vad(self, most: int) -> tuple[int, bool, Samples]:
+        """Up to `most` frames: how many, whether the network's state starts anew, and the sound."""
+        count = min(most, self.vad_waiting())
+        pcm = self.ring.read(self._vad_sent, self._vad_sent + count * self.vad_frame)
+        self._vad_sent += count * self.vad_frame
+        fresh, self._vad_fresh = self._vad_fresh, False
+        self._levels.extend(levels_dbfs(pcm.reshape(count, -1)))
+        return count, fresh, pcm
+
+    def hear_vad(self, probabilities: NDArray[np.float32]) -> Heard:
+        """The network's answers for the frames that were cut, in order."""
+        heard = Heard([], [])
+        for probability in probabilities.tolist():
+            level = self._levels.popleft()
+            if self._vad_ignored:
+                self._vad_ignored -= 1
+                continue
+            heard.events.extend(self.segmenter.push(self._gate.push(probability), level))
+            heard.frames.append((self.segmenter.position, level, probability))
+        return heard
+
+    def pass_barrier(self) -> tuple[Barrier, list[Event]] | None:
+        """The next barrier, if all before it has been heard; with what ends there. A gap waits until its finals are out."""
+        if not self._barriers or self._levels or self.vad_waiting():
+            return None
+        barrier = self._barriers[0]
+        events = self.segmenter.flush(barrier.reason)
+        if barrier.resume > barrier.at:
+            if self.tracks or events:
+                return (barrier, events) if events else None
+            self._cross_gap(barrier)
+        self._barriers.popleft()
+        return barrier, events
+
+    # --- emotion -------------------------------------------------------------------------------------------------
+
+    def follow(self, events: list[Event], now_s: float) -> None:
+        """Begin, grow and end tracks as the segmenter says."""
+        for event in events:
+            if isinstance(event, Utterance):
+                track = self._track(event)
+                if track.due is not None:
+                    self.replaced += 1
+                track.due = Mark(event, self.segmenter.position, now_s)
+                if event.stage == "final":
+                    self.needed += self.frames_for(track, event.end_sample)
+                track.grown = event.end_sample
+            elif isinstance(event, Ended) and event.reason == "too_short":
+                for track in self.tracks:
+                    if track.number == event.number:
+                        track.withdrawn = True
+                        self.needed += track.sent
+        self._drop_withdrawn()
+        opened = self.segmenter.open
+        if opened is not None:
+            self._track(opened).grown = opened.end_sample
+
+    def _track(self, utterance: Utterance) -> Track:
+        if not self.tracks or self.tracks[-1].number < utterance.number:
+            self.tracks.append(Track(utterance.number, utterance.start_sample, utterance.end_sample))
+        return next(track for track in self.tracks if track.number == utterance.number)
+
+    def _drop_withdrawn(self) -> None:
+        while self.tracks and self.tracks[0].withdrawn:
+            self.tracks.popleft()
+
+    def frames_for(self, track: Track, end_sample: int) -> int:
+        return (end_sample - track.start) // self.voice_frame
+
+    def voice_waiting(self) -> tuple[int, bool]:
+        """Frames the model should hear now, of the oldest utterance that lacks any, and whether a final waits for them."""
+        if not self.tracks:
+            return 0, False
+        track = self.tracks[0]
+        urgent = track.due is not None and track.due.utterance.stage == "final"
+        end = track.due.utterance.end_sample if urgent and track.due is not None else track.grown
+        count = self.frames_for(track, end) - track.sent
+        return (count if count >= self._step or (track.due is not None and count > 0) else 0), urgent
+
+    def cut_voice(self, most: int, now_s: float) -> tuple[Track, int, bool, Samples]:
+        count = min(most, self.voice_waiting()[0])
+        track = self.tracks[0]
+        start = track.start + track.sent * self.voice_frame
+        pcm = self.ring.read(start, start + count * self.voice_frame)
+        fresh, track.fresh = track.fresh, False
+        track.sent += count
+        track.sent_s = now_s
+        self.entered += count
+        return track, count, fresh, pcm
+
+    def answers_due(self) -> Iterator[tuple[Track, Mark]]:
+        """Answers that can be given now, oldest first; a final takes its track away."""
+        while self.tracks:
+            track = self.tracks[0]
+            if track.due is None or self.frames_for(track, track.due.utterance.end_sample) > len(track.answers):
+                return
+            mark, track.due = track.due, None
+            if mark.utterance.stage == "final":
+                self.tracks.popleft()
+                self._drop_withdrawn()
+            elif self.frames_for(track, mark.utterance.end_sample) == 0:
+                continue
+            track.revision += 1
+            yield track, mark
+
+    def rewind(self) -> None:
+        """The networks' state is gone: let them hear again what it was made from."""
+        back = max(self.ring.start, self.segmenter.position - WARM_UP_FRAMES * self.vad_frame, 0)
+        self._vad_ignored = (self.segmenter.position - back) // self.vad_frame
+        self._vad_sent = self.segmenter.position - self._vad_ignored * self.vad_frame
+        self._vad_fresh = True
+        self._levels.clear()
+        for track in self.tracks:
+            track.reached = max(track.reached, len(track.answers))
+            track.sent, track.fresh = 0, True
+            track.answers.clear()
+
+
+def levels_dbfs(frames: NDArray[np.int16]) -> list[float]:
+    """Root mean square of each row, in dB below full scale."""
+    power = np.square(frames, dtype=np.float32).mean(axis=1) / np.float32(32768.0**2)
+    levels: list[float] = np.maximum(10 * np.log10(np.maximum(power, 1e-12)), SILENCE_DBFS).round(1).tolist()
+    return levels

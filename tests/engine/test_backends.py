@@ -1,0 +1,106 @@
+"""The networks that are shipped: a row's numbers depend on its own sound only, however it is cut and whoever is beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from clser.clients.clips import demo_clip
+from clser.engine.backends import Slots, onnx_providers, open_vad, open_voice
+from clser.engine.errors import GivenError, MissingError
+from clser.engine.jobs import Row
+from clser.engine.records import Samples
+from clser.engine.vad import VadConfig
+from clser.models.labels import PUBLISHED_AS
+
+Run = Callable[[list[Row], Samples], np.ndarray]
+
+
+def network(name: str) -> tuple[Run, int]:
+    if name == "voice":
+        voice = open_voice("voice_gru", "cpu")
+        return voice.run, voice.card.frame_samples
+    vad = open_vad(VadConfig(network=name))  # type: ignore[arg-type]
+    return vad.run, vad.frame_samples
+
+
+@pytest.fixture(scope="module")
+def speech() -> Samples:
+    return np.asarray(soundfile.read(demo_clip(), dtype="int16", frames=64_000)[0])
+
+
+@pytest.mark.parametrize("name", ["voice", "silero", "webrtc"])
+def test_rows_do_not_disturb_each_other_and_cuts_do_not_matter(name: str, speech: Samples) -> None:
+    run, size = network(name)
+    counts = {0: 40, 1: 7, 5: 23}
+    sounds = {slot: speech[slot * 5000 :][: count * size] for slot, count in counts.items()}
+    alone = {slot: run([Row(slot, counts[slot], True)], sounds[slot]) for slot in counts}
+
+    together, _ = network(name)
+    got: dict[int, list[np.ndarray]] = {slot: [] for slot in counts}
+    done, step = dict.fromkeys(counts, 0), {0: 16, 1: 1, 5: 5}
+    while any(done[slot] < counts[slot] for slot in counts):
+        rows = [
+            Row(slot, min(step[slot], counts[slot] - done[slot]), done[slot] == 0)
+            for slot in counts
+            if done[slot] < counts[slot]
+        ]
+        pcm = np.concatenate([sounds[r.slot][done[r.slot] * size : (done[r.slot] + r.frames) * size] for r in rows])
+        said, at = together(rows, pcm), 0
+        for row in rows:
+            got[row.slot].append(said[at : at + row.frames])
+            at += row.frames
+            done[row.slot] += row.frames
+    for slot in counts:
+        np.testing.assert_allclose(np.concatenate(got[slot]), alone[slot], atol=1e-4)
+        assert len(alone[slot]) == counts[slot]
+    assert np.ptp(alone[0]) > 0.1, "it does hear something"
+
+
+@pytest.mark.parametrize("name", ["voice", "silero", "webrtc"])
+def test_a_fresh_row_knows_nothing_of_what_the_slot_heard_before(name: str, speech: Samples) -> None:
+    run, size = network(name)
+    first = run([Row(0, 20, True)], speech[: 20 * size])
+    run([Row(0, 20, False)], speech[20 * size : 40 * size])
+    assert (run([Row(0, 20, True)], speech[: 20 * size]) == first).all()
+
+
+def test_silence_is_not_speech_and_speech_is(speech: Samples) -> None:
+    for name in ("silero", "webrtc"):
+        run, size = network(name)
+        assert run([Row(0, 30, True)], np.zeros(30 * size, np.int16)).mean() < 0.1
+        start = 16_000  # in the middle of the first phrase
+        assert run([Row(0, 30, True)], speech[start : start + 30 * size]).mean() > 0.5
+
+
+def test_the_shipped_model_says_what_it_is() -> None:
+    card = open_voice("voice_gru", "cpu").card
+    assert card.name == "voice_gru"
+    assert set(card.heads) <= set(PUBLISHED_AS)
+    assert card.licence
+    assert len(card.digest) == 16
+
+
+def test_slots_grow_start_at_zero_and_keep_apart() -> None:
+    slots = Slots([(2,), (1, 3)])
+    rows = [Row(4, 1, True), Row(1, 1, True)]
+    states = slots.gather(rows)
+    assert [state.shape for state in states] == [(2, 2), (2, 1, 3)]
+    assert not any(state.any() for state in states)
+    slots.scatter(rows, [np.array([[1, 2], [3, 4]], np.float32), np.ones((2, 1, 3), np.float32)])
+    again = slots.gather([Row(1, 1, False), Row(9, 1, False), Row(4, 1, True)])
+    assert again[0].tolist() == [[3, 4], [0, 0], [0, 0]]
+    assert slots.gather([Row(4, 1, False)])[0].tolist() == [[1, 2]], "a fresh row forgets nothing until it is scattered"
+
+
+@pytest.mark.parametrize("compute", ["gpu", "cuda:x", "cuda:-1", "", "cpu:0"])
+def test_compute_that_makes_no_sense_is_refused(compute: str) -> None:
+    with pytest.raises(GivenError, match="give cpu or cuda:N"):
+        onnx_providers(compute)
+
+
+def test_a_model_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="there is no such file"):
+        open_voice(str(tmp_path / "absent.onnx"), "cpu")
