@@ -98,7 +98,6 @@ def analyse(heard: Heard, play: Play, config: Config, count: int, seconds: float
     wait = distribution(waits)
     why = verdict(line, waits, drops)
     loaded_mb = max((beat.counters.get("rss_mb", 0.0) for beat in beats), default=0.0)
-    empty_mb = heard.heartbeats[0].counters.get("rss_mb", 0.0) if heard.heartbeats else 0.0
     return Row(
         streams=count,
         carried=not why,
@@ -111,7 +110,7 @@ def analyse(heard: Heard, play: Play, config: Config, count: int, seconds: float
         loop_lag_ms=distribution([beat.counters.get("loop_lag_ms_p99", 0.0) for beat in beats]),
         drops=drops,
         rss_mb=loaded_mb,
-        rss_mb_per_stream=(loaded_mb - empty_mb) / count,
+        rss_mb_per_stream=(loaded_mb - play.idle_rss_mb) / count,
         cpu=play.cpu.shares(),
         load_late_ms=distribution(ledger.late_ms()),
         finals=len(waits),

@@ -30,6 +30,8 @@ class Waits(Struct, frozen=True):
     timing: Timing | None
     own_account_ms: float | None
     finals: int
+    heard: bool
+    """Whether speech was noticed at all."""
 
 
 def measure(setup: Setup, utterances: int) -> tuple[dict[str, object], dict[str, list[float]]]:
@@ -60,17 +62,17 @@ def match(scene: Scene, told: list[Told], ledger: Ledger, endpoint_ms: Callable[
 
 
 def _overlaps(told: Told, phrase: Phrase) -> bool:
-    if told.onset is None or not told.results:
+    if told.onset is None:
         return False
-    end = told.offset if told.offset is not None else told.results[-1][1].end_sample
+    end = told.offset if told.offset is not None else max(told.onset, *(each.end_sample for _, each in told.results), 0)
     return told.onset < phrase.offset and end > phrase.onset
 
 
 def _wait(phrase: Phrase, told: list[Told], ledger: Ledger, endpoint_ms: Callable[[Told], float | None]) -> Waits:
     finals = [each for each in told if each.final is not None]
     if not finals:
-        return Waits(phrase, None, None, None, None, None, 0)
-    first_us = min(each.results[0][0] for each in told)
+        return Waits(phrase, None, None, None, None, None, 0, bool(told))
+    first_us = min(each.results[0][0] for each in told if each.results)
     last = finals[-1]
     assert last.final is not None
     final_us, final = last.final
@@ -82,6 +84,7 @@ def _wait(phrase: Phrase, told: list[Told], ledger: Ledger, endpoint_ms: Callabl
         final.timing_ms,
         timing_sum_ms(final) if final.reason == "silence" else None,
         len(finals),
+        True,
     )
 
 
@@ -113,6 +116,7 @@ def report(scene: Scene, waits: list[Waits], heard: Heard, play: Play, ready_s: 
         "ready_s": ready_s,
         "rss_mb": max((beat.counters.get("rss_mb", 0.0) for beat in beats), default=0.0),
         "utterances": len(scene.phrases) - COLD,
+        "unheard": sum(not wait.heard for wait in waits),
         "split": sum(wait.finals > 1 for wait in waits),
         "cold": {name: each[0] if each else None for name, each in columns(waits[:COLD]).items()},
         "own_account_ms": spread["own_account_ms"],
@@ -144,7 +148,18 @@ def table(line: dict[str, object]) -> list[str]:
             + f"{each.n:>7}"
         )
     rows.append("")
-    for name in ("rtf", "frames_computed_once", "finals", "lost", "split", "ready_s", "rss_mb", "cpu", "cold"):
+    for name in (
+        "rtf",
+        "frames_computed_once",
+        "finals",
+        "lost",
+        "unheard",
+        "split",
+        "ready_s",
+        "rss_mb",
+        "cpu",
+        "cold",
+    ):
         value = line[name]
         rows.append(f"{name:<22}{np.round(value, 4) if isinstance(value, float) else value}")
     return rows

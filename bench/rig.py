@@ -49,6 +49,8 @@ class Cpu(Struct, frozen=True):
 class Play(Struct, frozen=True):
     ledger: Ledger
     cpu: Cpu
+    idle_rss_mb: float
+    """Memory of engine and workers before the first stream."""
 
 
 class Rig:
@@ -87,10 +89,6 @@ class Rig:
         finally:
             self._kill()
 
-    @property
-    def engine_log(self) -> str:
-        return self._last_words
-
     def play(self, scene: Scene, streams: int = 1, packets: int | None = None) -> Play:
         """Send the scene once (or so many packets of it, going round), the streams beginning at different places."""
         np.save(self._folder / "scene.npy", scene.sound)
@@ -102,12 +100,13 @@ class Rig:
             str(self._folder / "ledger.npz"),
             tuple(stream * scene.packets // streams for stream in range(streams)),
         )
+        idle_mb = self._rss_mb()
         load = self._spawn("clser.bench.load", msgspec.json.encode(order).decode())
         before = self._spent()
         self._wait(load, order.packets * PACKET_NS / 1e9 + SLACK_S)
         engine, workers, reader = (after - earlier for after, earlier in zip(self._spent(), before, strict=True))
         ledger = read_ledger(self._folder / "ledger.npz")
-        return Play(ledger, Cpu(engine, workers, reader, ledger.cpu_s, ledger.wall_s))
+        return Play(ledger, Cpu(engine, workers, reader, ledger.cpu_s, ledger.wall_s), idle_mb)
 
     def _start(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -164,6 +163,10 @@ class Rig:
         workers = sum(_seconds(child) for child in engine.children(recursive=True))
         return _seconds(engine), workers, _seconds(psutil.Process(self._reader.pid))
 
+    def _rss_mb(self) -> float:
+        engine = psutil.Process(self._engine.pid)
+        return sum(float(each.memory_info().rss) for each in (engine, *engine.children(recursive=True))) / 2**20
+
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         try:
@@ -184,7 +187,6 @@ class Rig:
                 process.kill()
             process.wait()
         self._log.close()
-        self._last_words = (self._folder / "engine.log").read_text(errors="replace")
         self._temporary.cleanup()
 
 

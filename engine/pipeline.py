@@ -34,6 +34,9 @@ MOST_ROWS = {"vad": 256, "voice": 128}
 MOST_FRAMES = {"vad": 16, "voice": 16}
 
 
+SILENT = "every sample so far is zero: is the microphone muted, or was the wrong track recorded?"
+
+
 class Owner(Protocol):
     """Whoever opened a stream."""
 
@@ -145,11 +148,14 @@ class Pipeline:
             ):
                 stream.barrier("idle")
                 self.touch(stream)
-            if not stream.heard_sample and stream.total > samples(self._config.stream.silent_warn_s * 1000):
-                stream.heard_sample = True  # said once
-                self.say(
-                    "silent", "every sample so far is zero: is the microphone muted, or the wrong one?", stream.name
-                )
+            if stream.total > samples(self._config.stream.silent_warn_s * 1000):
+                self._remark_silence(stream)
+
+    def _remark_silence(self, stream: StreamState) -> None:
+        if not stream.heard_sample and not stream.silence_remarked:
+            stream.silence_remarked = True
+            self.say("silent", SILENT, stream.name)
+            log.warning("silent", stream=stream.name, what=SILENT)
 
     # --- batches out ----------------------------------------------------------------------------------------------
 
@@ -300,6 +306,8 @@ class Pipeline:
             ("sound", stream.total),
         ):
             self._past[key] += value
+        if stream.total:
+            self._remark_silence(stream)
         self.say("closed", stream=stream.name)
         self._owners.pop(stream).progressed()
 

@@ -116,6 +116,7 @@ class StreamState:
         """All that was fed has been answered and the stream is closed."""
         self.heard_sample = False
         """A sample other than zero has been seen."""
+        self.silence_remarked = False
         self.last_arrival_s = 0.0
         self.opened_s = 0.0
         self.segmenter = Segmenter(segment, self.vad_frame)
@@ -340,5 +341,5 @@ class StreamState:
 def levels_dbfs(frames: NDArray[np.int16]) -> list[float]:
     """Root mean square of each row, in dB below full scale."""
     power = np.square(frames, dtype=np.float32).mean(axis=1) / np.float32(32768.0**2)
-    levels: list[float] = np.maximum(10 * np.log10(np.maximum(power, 1e-12)), SILENCE_DBFS).round(1).tolist()
-    return levels
+    levels = np.maximum(10 * np.log10(np.maximum(power, 1e-12)), SILENCE_DBFS)
+    return [round(level, 1) for level in levels.tolist()]

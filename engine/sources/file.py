@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soundfile
-import structlog
 
 from clser.engine.errors import FailedError, GivenError
 from clser.engine.resample import check_layout
@@ -14,8 +13,6 @@ from clser.engine.sources import SourceSettings
 
 if TYPE_CHECKING:
     from clser.engine.api import Engine
-
-log = structlog.get_logger()
 
 PACKET_S = 0.02  # like a microphone's
 FAST_PACKET_S = 0.5
@@ -40,13 +37,11 @@ class File:
         stream = engine.open(self._name, sample_rate_hz=rate, channels=self._file.channels, format="f32")
         packet = max(1, round(rate * (PACKET_S if real else FAST_PACKET_S)))
         began = self._settings.clock.monotonic_s()
-        loud = False
         try:
             while True:
                 data = await asyncio.to_thread(self._read, packet)
                 if len(data) == 0:
                     break
-                loud = loud or bool(data.any())
                 if real:  # a packet is there once its last sample has sounded
                     due = began + (stream.next_sample + len(data)) / rate
                     await self._settings.clock.sleep(max(0.0, due - self._settings.clock.monotonic_s()))
@@ -54,10 +49,6 @@ class File:
             await stream.close()
         finally:
             self._file.close()
-        if not loud:
-            log.warning(
-                "file_is_silent", file=str(self._path), what="every sample is zero: was the right track recorded?"
-            )
 
     def _read(self, count: int) -> "soundfile.numpy.ndarray":
         try:

@@ -45,7 +45,7 @@ def test_a_row_tells_of_a_lag_that_grows() -> None:
         for at, second in enumerate(x / 4 for x in range(12, 52))
     ]
     beats = [(second * 1000.0, heartbeat(second, streams=1.0, rss_mb=100.0 + second)) for second in range(1, 14)]
-    play = Play(ledger(packets=700), Cpu(1.0, 2.0, 0.1, 0.2, 10.0))
+    play = Play(ledger(packets=700), Cpu(1.0, 2.0, 0.1, 0.2, 10.0), 101.0)
     row = analyse(heard(*late, *beats), play, load(), 1, 10.0)
     assert row.lag_slope == pytest.approx(5.0, abs=0.01)
     assert not row.carried

@@ -53,9 +53,9 @@ def test_rows_do_not_disturb_each_other_and_cuts_do_not_matter(name: str, speech
             got[row.slot].append(said[at : at + row.frames])
             at += row.frames
             done[row.slot] += row.frames
-    for slot in counts:
+    for slot, count in counts.items():
         np.testing.assert_allclose(np.concatenate(got[slot]), alone[slot], atol=1e-4)
-        assert len(alone[slot]) == counts[slot]
+        assert len(alone[slot]) == count
     assert np.ptp(alone[0]) > 0.1, "it does hear something"
 
 

@@ -66,7 +66,7 @@ def test_the_config_cannot_be_changed_afterwards() -> None:
         ("a: [1,", "it is not YAML"),
         ("segment: {longest_ms: 1000}", "longest_ms is 1000: make it at least 2 x carry_ms"),
         ("segment: {longest_ms: 10}", "segment.longest_ms: "),
-        ("privacy: {keep_sound: /tmp/x}", "privacy.purpose is empty"),
+        ("privacy: {keep_sound: kept}", "privacy.purpose is empty"),
         ("privacy: {keep_results: x.jsonl, purpose: '  '}", "privacy.purpose is empty"),
     ],
 )

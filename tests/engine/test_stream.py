@@ -96,7 +96,7 @@ def test_the_final_needs_nothing_that_the_tentative_answer_did_not() -> None:
     state = stream()
     take(state, sound([(True, 960), (False, 160)]))
     hear(state, 1.0, 30)
-    (tentative,) = [event for event in hear(state, 0.0) if isinstance(event, Utterance)]
+    *_, tentative = [event for event in hear(state, 0.0) if isinstance(event, Utterance)]
     assert tentative.stage == "tentative"
     track, _, _, _ = state.cut_voice(1000, 1.0)
     track.answers.extend([ONES] * track.sent)
