@@ -259,14 +259,14 @@ def test_doctor(runtime: dict[str, str]) -> None:
     assert "the default path works" in plain.stdout
 
 
-def test_doctor_notices_runtimes_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_notices_the_plain_runtime_lying_over_the_one_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from clser.clients.commands import doctor
     from clser.engine.backends import probe
 
     monkeypatch.setattr(probe, "distribution", lambda name: "1.20" if name.startswith("onnxruntime") else "")
     found = {finding.what: finding for finding in doctor.findings()}
     assert not found["onnxruntime"].ok
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in found["onnxruntime"].hint
+    assert 'pip install --force-reinstall --no-deps "onnxruntime-gpu==1.20"' in found["onnxruntime"].hint
 
 
 def test_no_torch_is_imported_by_any_command() -> None:
