@@ -29,6 +29,7 @@ def main() -> NoReturn:
 
 def _main() -> int:
     options = _parser().parse_args()
+    shell.set_up_log(options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes started here are ended too
     measure(options)
     return 0

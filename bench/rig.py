@@ -3,6 +3,7 @@
 All clocks are those of one machine. Every wait is bounded.
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from clser.engine.records import ENGINE, Status
 
 READY_S = 90.0
 STOP_S = 20.0
+DESCRIPTORS = 8192
 SLACK_S = 60.0
 """Beyond the length of its sound, a load generator that has not ended by then is given up."""
 
@@ -71,6 +73,7 @@ class Rig:
         self._ingest = f"ipc://{self._folder}/in"
         self._bus = f"ipc://{self._folder}/out"
         self._log = (self._folder / "engine.log").open("wb")
+        _allow_many_sockets()
         try:
             self._start()
         except BaseException:
@@ -86,6 +89,7 @@ class Rig:
                 self._stop(self._engine)  # its last status holds the counters
                 self._stop(self._reader)
                 self.received = read_received(self._folder / "received")
+                self._pass_on()
         finally:
             self._kill()
 
@@ -176,6 +180,12 @@ class Rig:
         if code:
             raise FailedError(f"process {process.args!r} ended with code {code}: {self._words()}")
 
+    def _pass_on(self) -> None:
+        """What the engine logged is worth a line, not a screenful."""
+        lines = (self._folder / "engine.log").read_text(errors="replace").splitlines()
+        if lines:
+            print(f"the engine logged {len(lines)} lines, the last: {lines[-1]}", file=sys.stderr)
+
     def _words(self) -> str:
         """The last thing the engine said on standard error."""
         lines = (self._folder / "engine.log").read_text(errors="replace").splitlines()
@@ -188,6 +198,14 @@ class Rig:
             process.wait()
         self._log.close()
         self._temporary.cleanup()
+
+
+def _allow_many_sockets() -> None:
+    """Each stream takes a few descriptors of the processes started here, which inherit the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _seconds(process: psutil.Process) -> float:

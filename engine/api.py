@@ -62,11 +62,11 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         configure_logs(self.config.log.level, as_json=False, only_if_unset=True)
-        self._bus.open()
         worker = WorkerConfig(self.config.vad, self.config.model.voice, self.config.pool.compute)
         self._pool = self._pool or LocalPool(self.config.pool, worker, runtime_dir(), self._clock)
         self._pipeline = Pipeline(self.config, self._clock, self._pool, self._bus, self._keeper)
         try:
+            self._bus.open()
             await self._pipeline.start()
         except BaseException:
             await self._pool.stop()
@@ -103,6 +103,7 @@ class Engine:
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), DRAIN_S)
         except TimeoutError:
             log.error("drain_gave_up", after_s=DRAIN_S, streams=len(self._streams))
+            self._pipeline.abandon()
 
     @property
     def endpoint(self) -> str | None:
@@ -237,8 +238,10 @@ class Stream:
         for piece, captured_us in self._pieces(pcm, captured_unix_us):
             self._accept(piece, captured_us)
             while self._behind() and not self._state.ended:
+                self._state.held = True
                 self._news.clear()
                 await self._news.wait()
+            self._state.held = False
             self._check_alive()
 
     def push(

@@ -34,6 +34,8 @@ MOST_ROWS = {"vad": 256, "voice": 128}
 MOST_FRAMES = {"vad": 16, "voice": 16}
 
 
+FEW = 8
+GATHER_S = 0.002
 SILENT = "every sample so far is zero: is the microphone muted, or was the wrong track recorded?"
 
 
@@ -143,7 +145,8 @@ class Pipeline:
             if (
                 quiet_s * 1000 > self._config.segment.idle_ms
                 and stream.segmenter.open is not None
-                and stream.backlog < stream.vad_frame  # else it may be we who keep the packets waiting
+                and stream.backlog < stream.vad_frame
+                and not stream.held  # else it is we who keep the packets waiting
                 and not stream.vad_waiting()
             ):
                 stream.barrier("idle")
@@ -162,9 +165,14 @@ class Pipeline:
     def _wake(self, worker: int) -> None:
         """Look for work once the loop has handled what is there, so that packets that came together go together."""
         place = self._places[worker]
-        if not place.woken:
-            place.woken = True
-            asyncio.get_running_loop().call_soon(self._pump, worker)
+        if place.woken:
+            return
+        place.woken = True
+        loop = asyncio.get_running_loop()
+        if len(place.streams) > FEW:  # a moment's patience makes one batch of what many streams bring
+            loop.call_later(GATHER_S, self._pump, worker)
+        else:
+            loop.call_soon(self._pump, worker)
 
     def _pump(self, worker: int) -> None:
         place = self._places[worker]
@@ -254,6 +262,10 @@ class Pipeline:
     def failed(self, error: ClserError) -> None:
         self.failure = error
         self._turn("failed", "failed", str(error))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End every stream as it is; what is due is given up."""
         for stream in tuple(self._streams.values()):
             stream.tracks.clear()
             self._end(stream)

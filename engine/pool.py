@@ -163,6 +163,7 @@ class _Member:
             "clser.engine.worker",
             f"ipc://{path}",
             self._worker_json,
+            str(os.getpid()),
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
         )

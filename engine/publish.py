@@ -148,7 +148,7 @@ class Bus:
         if change not in (b"\x00", b"\x01"):
             return  # a subscriber may send what it likes; XPUB hands it on, and nobody here wants it
         if wire.topic("frame").startswith(prefix) or prefix.startswith(wire.topic("frame")):
-            self._frame_subscriptions += 1 if change == b"\x01" else -1
+            self._frame_subscriptions = max(0, self._frame_subscriptions + (1 if change == b"\x01" else -1))
         if change == b"\x00" or self._socket is None:
             return
         for topic, kept in tuple(self._last.items()):

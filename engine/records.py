@@ -173,7 +173,7 @@ class Speech(Struct, frozen=True, kw_only=True, tag_field="kind", tag="speech"):
     sample: int
     at_s: float
     reason: str = ""
-    """Why it ended; `too_short` says that the utterance is withdrawn and gets no result."""
+    """Why it ended; `too_short` says that the utterance is withdrawn: it had no result, and gets none."""
 
 
 class Frame(Struct, frozen=True, kw_only=True, tag_field="kind", tag="frame"):

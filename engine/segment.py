@@ -88,9 +88,8 @@ class Segmenter:
         self._tentative = samples(config.tentative_ms)
         self._partial_from = samples(config.partial_from_ms)
         self._partial_every = samples(config.partial_every_ms)
-        self._recent: deque[tuple[int, bool, float]] = deque(
-            maxlen=max(1, samples(config.cut_search_ms) // frame_samples)
-        )
+        search = min(samples(config.cut_search_ms), (self._longest - self._carry) // 2)  # so that cuts always catch up
+        self._recent: deque[tuple[int, bool, float]] = deque(maxlen=max(1, search // frame_samples))
         self._last_number = 0
         self._restart(start_sample)
 
@@ -160,10 +159,12 @@ class Segmenter:
                 return self._finish(opened, "silence")
             if opened.held_at is None and opened.silence >= self._tentative:
                 opened.held_at = self.position
-                events.append(self._utterance("tentative", self.position))
+                if opened.speech >= self._least_speech:
+                    events.append(self._utterance("tentative", self.position))
         if self.position - opened.start >= self._longest:
             return [*events, *self._cut(opened)]
-        if opened.held_at is None and self.position >= opened.next_partial:
+        enough = opened.speech >= self._least_speech
+        if enough and opened.held_at is None and self.position >= opened.next_partial:
             opened.next_partial = self.position + self._partial_every
             events.append(self._utterance("partial", self.position))
         return events

@@ -117,6 +117,8 @@ class StreamState:
         self.heard_sample = False
         """A sample other than zero has been seen."""
         self.silence_remarked = False
+        self.held = False
+        """Whoever feeds it has been made to wait."""
         self.last_arrival_s = 0.0
         self.opened_s = 0.0
         self.segmenter = Segmenter(segment, self.vad_frame)

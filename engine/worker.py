@@ -1,4 +1,4 @@
-"""A worker's loop: take a batch, compute it, answer. Started by the pool as `python -m clser.engine.worker ENDPOINT CONFIG`.
+"""A worker's loop: take a batch, compute it, answer. Started by the pool as `python -m clser.engine.worker ENDPOINT CONFIG PID`.
 
 Networks are loaded and warmed up before `Ready` is said. The heartbeat comes from this very loop: a worker that is stuck
 in a computation says nothing, which is how the pool finds out.
@@ -36,13 +36,12 @@ def warm_up(vad: VadNetwork, voice: VoiceModel) -> None:
         voice.run(rows, np.zeros(3 * count * voice.card.frame_samples, np.int16))
 
 
-def serve(socket: "zmq.Socket[bytes]", vad: VadNetwork, voice: VoiceModel) -> None:
+def serve(socket: "zmq.Socket[bytes]", vad: VadNetwork, voice: VoiceModel, engine_pid: int) -> None:
     """Until told to stop, or until the engine is gone."""
-    engine = os.getppid()
     networks: dict[jobs.Lane, VadNetwork | VoiceModel] = {"vad": vad, "voice": voice}
     while True:
         if not socket.poll(BEAT_MS):
-            if os.getppid() != engine:
+            if os.getppid() != engine_pid:
                 return
             socket.send(jobs.encode(jobs.Beat()))
             continue
@@ -58,7 +57,7 @@ def serve(socket: "zmq.Socket[bytes]", vad: VadNetwork, voice: VoiceModel) -> No
 
 
 def main() -> int:
-    endpoint, config_json = sys.argv[1:]
+    endpoint, config_json, engine_pid = sys.argv[1:]
     config = msgspec.json.decode(config_json, type=WorkerConfig)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides when we stop
     context = zmq.Context(io_threads=1)
@@ -69,7 +68,7 @@ def main() -> int:
         vad, voice = open_vad(config.vad), open_voice(config.model, config.compute)
         warm_up(vad, voice)
         socket.send(jobs.encode(jobs.Ready(vad.frame_samples, voice.card)))
-        serve(socket, vad, voice)
+        serve(socket, vad, voice, int(engine_pid))
     except ClserError as error:
         socket.send(jobs.encode(jobs.Broken(str(error), error.exit_code)))
         return error.exit_code

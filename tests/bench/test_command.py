@@ -103,6 +103,12 @@ def test_a_wrong_argument_is_one_line_and_exit_2(arguments: tuple[str, ...], sai
     assert "Traceback" not in done.stderr
 
 
+def test_a_model_that_is_not_there_is_exit_3() -> None:
+    done = bench("latency", "--set", "model.voice=nobody")
+    assert done.returncode == 3
+    assert done.stderr.startswith("clser-bench: model 'nobody' is unknown")
+
+
 def test_help_tells_units() -> None:
     done = bench("capacity", "--help")
     assert done.returncode == 0

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from collections.abc import Callable
 
 import pytest
 from fakes import VOICE_FRAME, FakePool, Rig, run, sound, voice_logits
@@ -12,6 +13,7 @@ from listening import SHORT, SPOKEN, TALK, alone, answers, hear, packets, turns,
 
 from clser.engine.errors import GivenError
 from clser.engine.fuse import FuseConfig, Judge
+from clser.engine.pipeline import GATHER_S
 from clser.engine.records import Result, Status
 
 # --- what is heard ----------------------------------------------------------------------------------------------------
@@ -170,12 +172,20 @@ def test_a_stream_without_sound_closes() -> None:
 def test_streams_that_get_sound_together_are_computed_together() -> None:
     async def main() -> None:
         async with Rig() as rig:
+            waits: list[float] = []
+
+            def soon(delay_s: float, call: Callable[..., object], *given: object) -> asyncio.Handle:
+                waits.append(delay_s)
+                return asyncio.get_running_loop().call_soon(call, *given)
+
+            asyncio.get_running_loop().call_later = soon  # type: ignore[method-assign,assignment]  # virtual time
             streams = [rig.engine.open(f"s{number}") for number in range(20)]
             for stream in streams:
                 stream.push(sound([(True, 64)]))
             await rig.settle()
             (_, first), *_ = rig.pool.batches
             assert len(first.rows) == 20
+            assert waits[0] == GATHER_S  # many streams are given a moment to come together
 
     run(main())
 

@@ -131,6 +131,22 @@ def test_waiting_for_the_engine_is_not_being_idle() -> None:
     run(main())
 
 
+def test_waiting_for_the_emotion_model_is_not_being_idle_either() -> None:
+    async def main() -> None:
+        async with Rig(hold=("voice",)) as rig:
+            stream = rig.engine.open("a")
+            feeding = asyncio.create_task(stream.feed(sound([(True, 6000)])))
+            await rig.settle()
+            assert not feeding.done()
+            await rig.clock.advance(3)
+            rig.pool.release()
+            await feeding
+            await stream.close()
+            assert [f.reason for f in rig.finals()] == ["closed"]
+
+    run(main())
+
+
 def test_a_stream_of_zeros_is_remarked_on_once() -> None:
     async def main() -> None:
         async with Rig() as rig:

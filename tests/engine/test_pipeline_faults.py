@@ -47,6 +47,35 @@ def test_finals_are_neither_lost_nor_doubled_nor_changed_when_workers_die(seed: 
     run(main())
 
 
+@pytest.mark.parametrize("lane", ["vad", "voice"])
+def test_a_dead_workers_last_words_are_not_taken_for_its_successors(lane: Any) -> None:
+    async def main() -> None:
+        async with Rig(hold=("vad", "voice"), **SHORT) as rig:
+            stream = rig.engine.open("a")
+            for packet in packets(LONG[:20_000], [1600]):
+                stream.push(packet)
+                await rig.settle()
+                for job in [job for job in rig.pool.under_way if job.batch.lane != lane]:
+                    rig.pool.answer(job)
+                while lane == "voice" and rig.pool.under_way and rig.pool.under_way[-1].batch.lane == "vad":
+                    rig.pool.answer(rig.pool.under_way[-1])
+                if not any(job.batch.lane == lane for job in rig.pool.under_way):
+                    continue
+                (old,) = [job for job in rig.pool.under_way if job.batch.lane == lane]
+                rig.pool.lose()
+                rig.pool.come_back()
+                await rig.settle()
+                rig.pool.answer_late(old)
+            rig.pool.release()
+            for packet in packets(LONG[20_000:], [1600]):
+                await stream.feed(packet)
+            await stream.close()
+            assert rig.pipeline.counters["workers_lost"] > 3
+            assert (answers(rig, "a"), turns(rig, "a")) == unharmed()
+
+    run(main())
+
+
 def test_losing_a_worker_is_published_and_so_is_its_return() -> None:
     async def main() -> None:
         async with Rig(workers=2) as rig:

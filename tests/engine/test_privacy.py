@@ -16,6 +16,8 @@ async def hear(**privacy: str) -> Rig:
         stream = rig.engine.open("kitchen")
         await stream.feed(SPOKEN)
         await stream.close()
+        if rig.engine._keeper is not None:
+            await rig.engine._keeper._waiting.join()  # its thread has written, or tried to
         await rig.clock.advance(1.1)
     assert len(rig.finals()) == 2
     return rig

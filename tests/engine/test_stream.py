@@ -212,3 +212,14 @@ def test_levels_are_in_db_below_full_scale() -> None:
     assert levels_dbfs(np.stack((tone, square, np.zeros(512, np.int16), tone // 10))) == pytest.approx(
         [-3.0, 0.0, -100.0, -23.0], abs=0.11
     )
+
+
+def test_behind_a_gap_speech_has_to_start_again() -> None:
+    state = stream()
+    take(state, sound([(True, 160)]))
+    hear(state, 1.0)
+    state.barrier("gap", 16_000)
+    while passed := state.pass_barrier():
+        state.follow(passed[1], 0.0)
+    take(state, sound([(True, 640)]))
+    assert hear(state, 0.4) == [], "enough to go on, but not enough to start"
