@@ -44,12 +44,10 @@ def samples(milliseconds: float) -> int:
 class AudioChunk(Struct, frozen=True):
     """Sound as a source heard it, in the source's own rate and channels."""
 
-    start_sample: int
-    """Index of the first sample (a sample of all channels counts once), in the source's rate."""
     data: NDArray[np.int16] | NDArray[np.float32]
-    """Interleaved, one row a sample: [samples, channels]."""
-    captured_unix_us: int | None = None
-    """When the last sample was captured, where the source knows."""
+    """[samples] or [samples, channels]."""
+    captured_unix_us: int
+    """When the last sample was captured, by the engine's wall clock."""
 
 
 class Utterance(Struct, frozen=True):

@@ -351,7 +351,7 @@ def test_an_engine_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_messages_that_nobody_reads_are_dropped_oldest_first_but_no_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clser.engine.api.MESSAGES_KEPT", 20)
+    monkeypatch.setattr("clser.engine.handle.MESSAGES_KEPT", 20)
 
     async def main() -> None:
         async with Rig() as rig:

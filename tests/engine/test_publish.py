@@ -166,7 +166,8 @@ def test_frames_are_wanted_while_somebody_subscribes_to_them(tmp_path: Path, pre
         async with Open(tmp_path) as bus:
             assert not bus.frames_wanted
             async with Subscriber(bus.endpoint or "", prefix) as one, Subscriber(bus.endpoint or "", prefix):
-                await until(lambda: bus.frames_wanted)
+                await until(lambda: bus._frame_subscriptions == 2)
+                assert bus.frames_wanted
                 bus.publish(frame())
                 assert isinstance((await one.next())[1], Frame)
                 one.socket.unsubscribe(prefix)
