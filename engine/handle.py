@@ -83,7 +83,7 @@ class Stream:
         self._read = False
         self._closing = False
         self._dropped = 0
-        self._state = self._pipeline.open(name, speaker, resampler, self)
+        self._state = self._pipeline.open(name, speaker, self)
         self._kept = config.results_kept
         self._backlog = samples(config.backlog_ms)
         self._overflow = samples(config.overflow_ms)

@@ -23,7 +23,6 @@ from clser.engine.privacy import Keeper
 from clser.engine.publish import Bus
 from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
 from clser.engine.report import Reporter, speech
-from clser.engine.resample import Resampler
 from clser.engine.schedule import Schedule
 from clser.engine.segment import Ended, Event
 from clser.engine.stream import Heard, Mark, StreamState, Track
@@ -99,7 +98,7 @@ class Pipeline:
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def open(self, name: str, speaker: str | None, resampler: Resampler, owner: Owner) -> StreamState:
+    def open(self, name: str, speaker: str | None, owner: Owner) -> StreamState:
         """A new stream."""
         if not STREAM_NAME.fullmatch(name):
             raise GivenError(f"stream {name!r}: a name has 1 to 64 of A-Z a-z 0-9 . _ -")
@@ -107,12 +106,12 @@ class Pipeline:
             why = "it is open already" if name in self._streams else "names that begin with _ are the engine's own"
             raise GivenError(f"stream {name!r}: {why}; take another name")
         config = self._config
-        stream = StreamState(name, speaker, resampler, (config.stream, config.vad, config.segment), self.frame_samples)
+        stream = StreamState(name, speaker, (config.stream, config.vad, config.segment), self.frame_samples)
         worker = min(range(len(self._places)), key=lambda number: len(self._places[number].streams))
         place = self._places[worker]
         stream.worker = worker
         stream.slot = place.free_slots.pop() if place.free_slots else len(place.streams)
-        stream.opened_s = stream.last_arrival_s = self._clock.monotonic_s()
+        stream.last_arrival_s = self._clock.monotonic_s()
         place.streams.add(stream)
         self._streams[name] = stream
         self._owners[stream] = owner
@@ -202,8 +201,6 @@ class Pipeline:
             self._offer(stream)
         if not rows:
             return
-        if not rows:
-            return
         lane.number += 1
         lane.under_way = under_way
         self._pool.submit(worker, jobs.Batch(lane.number, name, tuple(rows)), np.concatenate(sounds))
@@ -233,6 +230,8 @@ class Pipeline:
         for stream, track, count in rows:
             said = table[at : at + count]
             at += count
+            if stream not in self._owners:
+                continue  # it was abandoned meanwhile
             if track is None:
                 self._hear(stream, stream.hear_vad(said[:, 0]), now)
             else:

@@ -15,7 +15,6 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
-from clser.engine.resample import Resampler
 from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
 from clser.engine.vad import Gate, VadConfig
@@ -93,7 +92,6 @@ class StreamState:
         self,
         name: str,
         speaker: str | None,
-        resampler: Resampler,
         configs: tuple[StreamConfig, VadConfig, SegmentConfig],
         frames: tuple[int, int],
     ) -> None:
@@ -102,7 +100,6 @@ class StreamState:
         self.name = name
         self.speaker = speaker
         self.vad_frame, self.voice_frame = frames
-        self.resampler = resampler
         waiting = max(config.overflow_ms, config.backlog_ms)
         longest = segment.longest_ms + segment.lead_in_ms + segment.carry_ms + waiting
         self.ring = Ring(samples(longest + 1000))
@@ -120,7 +117,6 @@ class StreamState:
         self.held = False
         """Whoever feeds it has been made to wait."""
         self.last_arrival_s = 0.0
-        self.opened_s = 0.0
         self.segmenter = Segmenter(segment, self.vad_frame)
         self._gate = Gate(vad)
         self._step = max(1, samples(config.step_ms) // self.voice_frame)

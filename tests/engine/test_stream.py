@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clser.engine.records import Samples, Utterance
-from clser.engine.resample import Resampler
 from clser.engine.segment import Ended, SegmentConfig, Started
 from clser.engine.stream import WARM_UP_FRAMES, StreamConfig, StreamState, levels_dbfs
 from clser.engine.vad import VadConfig
@@ -17,7 +16,7 @@ ONES = np.ones(1000, np.float32)
 
 def stream(config: StreamConfig | None = None) -> StreamState:
     configs = (config or StreamConfig(), VadConfig(), SegmentConfig())
-    return StreamState("a", None, Resampler(16_000, 1), configs, (VAD_FRAME, VOICE_FRAME))
+    return StreamState("a", None, configs, (VAD_FRAME, VOICE_FRAME))
 
 
 def take(state: StreamState, pcm: Samples) -> None:
