@@ -1,6 +1,6 @@
 """Makes what is published honest: a temperature and an offset a head, fitted to answers for speakers never trained on.
 
-A corpus that has no boredom teaches nothing about when not to say boredom. Offsets put that right afterwards, on the
+A corpus that has no boredom teaches little about when not to say boredom. Offsets put the rest right afterwards, on the
 seven classes that are published, where no class is ruled out.
 
 Letters: N clips, H heads.

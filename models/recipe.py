@@ -26,7 +26,7 @@ from clser.models.train import Examples, Settings, predict, train
 from clser.models.zoo.voice_gru import VoiceGru
 
 Array = np.ndarray[Any, Any]
-TAKES = 4
+TAKES = 8
 COVERAGE = 0.75
 EMODB_CLASSES = ("anger", "happiness", "neutral", "sadness")
 """The classes of EmoDB whose clips are all whole."""

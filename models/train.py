@@ -25,14 +25,16 @@ from clser.models.labels import HEADS
 from clser.models.layers.pooling import PoolingState
 from clser.models.zoo.voice_gru import SPEECH_LEVEL, VoiceGru
 
-NEVER = -1e9
+UNASKED = -3.0
+"""What is added to the logit of a class that a corpus lacks, in nats. Minus infinity would teach that head nothing there,
+and then it speaks up: never told to be silent, boredom and calm took nearly two in five answers on another corpus."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A training run, all of it."""
 
-    epochs: int = 16
+    epochs: int = 24
     clips_per_epoch: int = 7000
     batch: int = 64
     learning_rate: float = 3e-3
@@ -46,7 +48,7 @@ class Settings:
     averaging: float = 0.995
     longest_frames: int = 120
     least_frames: int = 12
-    drop: float = 0.1
+    drop: float = 0.15
     seed: int = 0
 
 
@@ -69,10 +71,10 @@ class Examples:
 
 
 def class_masks(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Per corpus [H]: 0 for a class it has, `NEVER` for one it lacks, so that no gradient reaches that head."""
+    """Per corpus [H]: 0 for a class it has, `UNASKED` for one it lacks: hardly any gradient, but not none."""
     masks: dict[str, Tensor] = {}
     for clip in clips:
-        masks.setdefault(clip.corpus, torch.full((len(HEADS),), NEVER))[HEADS.index(clip.emotion)] = 0.0
+        masks.setdefault(clip.corpus, torch.full((len(HEADS),), UNASKED))[HEADS.index(clip.emotion)] = 0.0
     return masks
 
 

@@ -46,7 +46,7 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
     """Sound to logits; the state is an argument and a result."""
 
     def __init__(
-        self, channels: int = CHANNELS, queries: int = QUERIES, hidden: int = HIDDEN, drop: float = 0.1
+        self, channels: int = CHANNELS, queries: int = QUERIES, hidden: int = HIDDEN, drop: float = 0.15
     ) -> None:
         super().__init__()
         self.channels = channels

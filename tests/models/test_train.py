@@ -14,7 +14,7 @@ from clser.models.data.variants import Variant
 from clser.models.features.logmel import FEATURES
 from clser.models.labels import HEADS
 from clser.models.recipe import classes_of, summary
-from clser.models.train import Examples, Settings, batches, class_masks, pad, predict, train
+from clser.models.train import UNASKED, Examples, Settings, batches, class_masks, pad, predict, train
 
 pytestmark = pytest.mark.torch
 SMALL = Settings(epochs=2, clips_per_epoch=24, batch=8, warmup=0.2)
@@ -64,6 +64,12 @@ def test_corpora_of_unlike_size_are_drawn_evenly_when_asked(examples):
     drawn = torch.cat([batch.mask_BH[:, 0] for batch in batches(examples, masks, settings, 0)])
     assert len(drawn) == 4000
     assert (drawn == -1.0).float().mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_class_that_a_corpus_lacks_is_unlikely_and_not_impossible(examples):
+    mask = class_masks(examples.clips)["casia"]
+    assert [mask[HEADS.index(name)] for name in ("anger", "boredom")] == [0.0, UNASKED]
+    assert -10.0 < UNASKED < 0.0
 
 
 def test_a_batch_holds_each_row_and_its_length(examples):

@@ -97,13 +97,13 @@ def test_gradients_reach_every_parameter(net):
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_an_absent_class_gets_no_gradient(net):
-    absent = HEADS.index("boredom")
+def test_a_class_ruled_out_gets_no_gradient(net):
+    out = HEADS.index("boredom")
     mask_BH = torch.zeros(2, len(HEADS))
-    mask_BH[:, absent] = -1e9
+    mask_BH[:, out] = -1e9
     batch = Batch(torch.randn(2, 20, FEATURES), torch.tensor([20, 15]), mask_BH, torch.tensor([0, 1]))
     loss_of(net, batch, Settings()).backward()
-    assert not net.heads.weight.grad[absent].any()
+    assert not net.heads.weight.grad[out].any()
     assert net.heads.weight.grad[0].any()
 
 
