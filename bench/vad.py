@@ -48,6 +48,8 @@ class Figures(Struct, frozen=True):
     auc: float | None
     onset_error_ms: Edge
     offset_error_ms: Edge
+    boundary_error_ms: Edge
+    """Both together."""
     missed: int
     """Phrases in which nothing was found."""
     phrases: int
@@ -150,6 +152,7 @@ def figures(found: list[Found], frame: int) -> Figures:
         ),
         onset_error_ms=_edge(onsets),
         offset_error_ms=_edge(offsets),
+        boundary_error_ms=_edge(onsets + offsets),
         missed=missed,
         phrases=sum(len(each.excerpt.phrases) for each in found),
         false_starts=false / minutes,
