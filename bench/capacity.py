@@ -161,7 +161,7 @@ def verdict(line: Slope, waits: list[float], drops: dict[str, float]) -> str:
     p99 = float(np.percentile(waits, 99))
     if p99 > MOST_WAIT_MS:
         return f"p99 after the endpoint is {p99:.0f} ms"
-    for name in ("lost_samples", "unsent_packets", "unclosed_streams"):
+    for name in ("lost_samples", "missed_messages", "unsent_packets", "unclosed_streams"):
         if drops[name]:
             return f"{name.replace('_', ' ')}: {drops[name]:.0f}"
     return ""

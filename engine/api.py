@@ -15,13 +15,13 @@ from typing import Self
 
 import numpy as np
 import psutil
-import structlog
 
 from clser.engine import config as configuration
 from clser.engine.clock import Clock, RealClock
 from clser.engine.config import Config
+from clser.engine.errors import FailedError
 from clser.engine.handle import Messages, Stream
-from clser.engine.logs import configure_logs
+from clser.engine.logs import log
 from clser.engine.pipeline import Pipeline
 from clser.engine.places import runtime_dir
 from clser.engine.pool import LocalPool, Pool
@@ -30,8 +30,6 @@ from clser.engine.publish import Bus
 from clser.engine.records import SAMPLE_RATE_HZ, Result, SampleFormat
 from clser.engine.resample import Resampler, check_layout
 from clser.engine.worker import WorkerConfig
-
-log = structlog.get_logger()
 
 TICK_S = 0.1
 PROBE_S = 0.02
@@ -57,7 +55,6 @@ class Engine:
         return cls(configuration.load(source, list(overrides)))
 
     async def __aenter__(self) -> Self:
-        configure_logs(self.config.log.level, as_json=False, only_if_unset=True)
         worker = WorkerConfig(self.config.vad, self.config.model.voice, self.config.pool.compute)
         self._pool = self._pool or LocalPool(self.config.pool, worker, runtime_dir(), self._clock)
         self._pipeline = Pipeline(self.config, self._clock, self._pool, self._bus, self._keeper)
@@ -71,7 +68,8 @@ class Engine:
         if self._keeper is not None:
             self._keeper.start()
         for loop in (self._tick, self._probe, self._heartbeat):
-            self._tasks.append(asyncio.create_task(loop(), name=loop.__name__))
+            self._tasks.append(task := asyncio.create_task(loop(), name=loop.__name__))
+            task.add_done_callback(self._task_ended)
         return self
 
     async def __aexit__(
@@ -91,6 +89,13 @@ class Engine:
             if self._keeper is not None:
                 await self._keeper.stop()
             self._bus.close()
+        if kind is None and self._pipeline.failure is not None:
+            raise self._pipeline.failure  # leaving as if all were well would hide finals that never came
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        """They run for ever; without one of them the engine would only seem to be well."""
+        if not task.cancelled() and task.exception() is not None:
+            self._pipeline.failed(FailedError(f"{task.get_name()} broke: {task.exception()!r}; please report it"))
 
     async def _drain(self) -> None:
         """Close what is open and wait for the finals, but not for ever."""
@@ -105,11 +110,6 @@ class Engine:
     def endpoint(self) -> str | None:
         """Where results are published, if they are."""
         return self._bus.endpoint
-
-    @property
-    def frame_samples(self) -> tuple[int, int]:
-        """Samples (at 16 kHz) in a frame of the voice activity network and of the emotion model."""
-        return self._pipeline.frame_samples
 
     def open(
         self,
@@ -163,7 +163,12 @@ class Engine:
             await self._clock.sleep(self.config.bus.heartbeat_s)
             rss = sum(_rss_mb(pid) for pid in (None, *self._pool.pids))
             lags = self._lags_ms or [0.0]
-            extra = {"loop_lag_ms_p99": float(np.percentile(lags, 99)), "rss_mb": rss, "sent": self._bus.sent}
+            extra = {
+                "loop_lag_ms_p99": float(np.percentile(lags, 99)),
+                "rss_mb": rss,
+                "sent": self._bus.sent,
+                "unread": self._bus.unread,
+            }
             self._pipeline.say(
                 "heartbeat",
                 self._keeper.trouble if self._keeper else "",

@@ -25,6 +25,7 @@ class Messages:
     """An async iterator over the bus. A reader thousands of messages behind loses the oldest that are not finals."""
 
     def __init__(self, bus: Bus, frames: bool) -> None:
+        self._bus = bus
         self._kept: deque[Message] = deque()
         self._news = asyncio.Event()
         self._ended = False
@@ -49,8 +50,8 @@ class Messages:
     def _take(self, message: Message) -> None:
         self._kept.append(message)
         if len(self._kept) > MESSAGES_KEPT:
-            droppable = (at for at, kept in enumerate(self._kept) if not (isinstance(kept, Result) and kept.final))
-            del self._kept[next(droppable, 0)]
+            _drop_one(self._kept)
+            self._bus.unread += 1
         self._news.set()
 
     def _end(self) -> None:
@@ -98,11 +99,13 @@ class Stream:
         """
         for chunk in self._pieces(pcm, captured_unix_us):
             self._accept(chunk)
-            while self._behind() and not self._state.ended:
-                self._state.held = True
-                self._news.clear()
-                await self._news.wait()
-            self._state.held = False
+            try:
+                while self._behind() and not self._state.ended:
+                    self._state.held = True
+                    self._news.clear()
+                    await self._news.wait()
+            finally:
+                self._state.held = False
             self._check_alive()
 
     def push(
@@ -150,34 +153,39 @@ class Stream:
         self._pipeline.touch(self._state)
 
     async def close(self) -> None:
-        """No more sound comes: returns when the last final is out."""
+        """No more sound comes: returns when the last final is out, or raises why it never will be."""
         if not self._closing:
             self._closing = True
             self._own_up()
             self._state.take(self._resampler.finish(), self._clock.unix_us(), self._clock.monotonic_s())
             self._state.barrier("closed", last=True)
             self._pipeline.touch(self._state)
-        while not self._state.ended or self._state.tracks:
-            if self._pipeline.failure is not None:
-                break
+        while self._going_on():
             self._news.clear()
             await self._news.wait()
         self._on_closed(self)
         self._news.set()
+        self._check_alive()
 
     async def results(self) -> AsyncIterator[Result]:
         """Every answer, partial to final, until the stream is closed; partials that newer ones overtook are left out."""
         self._read = True
-        while True:
-            while self._results:
+        try:
+            while self._results or self._going_on():
+                if not self._results:
+                    self._news.clear()
+                    await self._news.wait()
+                    continue
                 result = self._results.popleft()
                 self._news.set()  # a feeder may have waited for the reader
                 yield result
-            if self._state.ended and not self._state.tracks:
-                break
-            self._news.clear()
-            await self._news.wait()
+        finally:
+            self._read = False  # a reader that has gone must not keep a feeder waiting
+            self._news.set()
         self._check_alive()
+
+    def _going_on(self) -> bool:
+        return self._pipeline.failure is None and (not self._state.ended or bool(self._state.tracks))
 
     def mute(self, muted: bool) -> None:
         """While muted (an assistant speaks itself), sound counts but is not heard; what was open gets its final."""
@@ -199,8 +207,11 @@ class Stream:
         if self._results and self._results[-1].utterance == result.utterance and not self._results[-1].final:
             self._results.pop()
         self._results.append(result)
-        if not self._read and len(self._results) > self._kept:
-            self._results.popleft()  # nobody has ever asked for them
+        if len(self._results) > (
+            2 * self._kept if self._read else self._kept
+        ):  # a feeder would wait; a live source cannot
+            _drop_one(self._results)
+            self._pipeline.unread()
         self._news.set()
 
     def _behind(self) -> bool:
@@ -236,3 +247,9 @@ class Stream:
             raise self._pipeline.failure
         if self._state.ended and not self._closing:
             raise FailedError(f"stream {self.name!r} has ended: open another")
+
+
+def _drop_one(kept: "deque[Message] | deque[Result]") -> None:
+    """The oldest that is no final; where only finals wait, the oldest of them."""
+    droppable = (at for at, message in enumerate(kept) if not (isinstance(message, Result) and message.final))
+    del kept[next(droppable, 0)]

@@ -11,26 +11,25 @@ import asyncio
 from typing import Protocol
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from clser.engine import jobs
 from clser.engine.clock import Clock
 from clser.engine.config import Config
 from clser.engine.errors import ClserError, GivenError
+from clser.engine.logs import log
 from clser.engine.pool import Pool
 from clser.engine.privacy import Keeper
-from clser.engine.publish import Bus
+from clser.engine.publish import KEPT, Bus
 from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
 from clser.engine.report import Reporter, speech
 from clser.engine.schedule import Schedule
 from clser.engine.segment import Ended, Event
 from clser.engine.stream import Heard, Mark, StreamState, Track
-
-log = structlog.get_logger()
+from clser.engine.tally import Tally
 
 MOST_ROWS = {"vad": 256, "voice": 128}
-MOST_FRAMES = {"vad": 16, "voice": 16}
+MOST_FRAMES = 16
 
 
 FEW = 8
@@ -80,6 +79,7 @@ class Pipeline:
         self._keeper = keeper
         self._streams: dict[str, StreamState] = {}
         self._owners: dict[StreamState, Owner] = {}
+        self._numbers: Tally[str] = Tally(KEPT)  # a name that is opened again goes on counting its utterances
         self._past = {"entered": 0, "needed": 0, "replaced": 0, "sound": 0}
         self.state: State = "starting"
         self.failure: ClserError | None = None
@@ -103,10 +103,15 @@ class Pipeline:
         if not STREAM_NAME.fullmatch(name):
             raise GivenError(f"stream {name!r}: a name has 1 to 64 of A-Z a-z 0-9 . _ -")
         if name in self._streams or name.startswith("_"):
-            why = "it is open already" if name in self._streams else "names that begin with _ are the engine's own"
+            why = (
+                "it is open already (clser-stream: name the devices, as in --device left=file:PATH)"
+                if name in self._streams
+                else "names that begin with _ are the engine's own"
+            )
             raise GivenError(f"stream {name!r}: {why}; take another name")
         config = self._config
-        stream = StreamState(name, speaker, (config.stream, config.vad, config.segment), self.frame_samples)
+        configs = (config.stream, config.vad, config.segment)
+        stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name))
         worker = min(range(len(self._places)), key=lambda number: len(self._places[number].streams))
         place = self._places[worker]
         stream.worker = worker
@@ -135,6 +140,10 @@ class Pipeline:
         log.warning("gap", stream=stream.name, count=missing, reason=reason)
         stream.barrier("gap", missing)
         self.touch(stream)
+
+    def unread(self) -> None:
+        """A result was dropped that nobody in this process read."""
+        self._bus.unread += 1
 
     def tick(self) -> None:
         """Ten times a second: end utterances whose packets have stopped coming, and remark on streams of zeros."""
@@ -192,9 +201,9 @@ class Pipeline:
                 continue  # the utterance it waited with has been withdrawn or cut
             track: Track | None = None
             if name == "vad":
-                count, fresh, pcm = stream.cut_vad(MOST_FRAMES[name])
+                count, fresh, pcm = stream.cut_vad(MOST_FRAMES)
             else:
-                track, count, fresh, pcm = stream.cut_voice(MOST_FRAMES[name], now)
+                track, count, fresh, pcm = stream.cut_voice(MOST_FRAMES, now)
             rows.append(jobs.Row(stream.slot, count, fresh))
             sounds.append(pcm)
             under_way.append((stream, track, count))
@@ -232,13 +241,21 @@ class Pipeline:
             at += count
             if stream not in self._owners:
                 continue  # it was abandoned meanwhile
-            if track is None:
-                self._hear(stream, stream.hear_vad(said[:, 0]), now)
-            else:
-                track.answers.extend(said)
-                track.answered_s = now
-            self._settle(stream)
+            try:
+                self._answer(stream, track, said, now)
+            except Exception:  # noqa: BLE001 - our mistake; it may cost this stream, but not the others of the batch
+                log.exception("stream_broken", stream=stream.name)
+                stream.tracks.clear()
+                self._end(stream)
         self._wake(worker)
+
+    def _answer(self, stream: StreamState, track: Track | None, said: NDArray[np.float32], now: float) -> None:
+        if track is None:
+            self._hear(stream, stream.hear_vad(said[:, 0]), now)
+        else:
+            track.answers.extend(said)
+            track.answered_s = now
+        self._settle(stream)
 
     def lost(self, worker: int, why: str) -> None:
         place = self._places[worker]
@@ -304,6 +321,7 @@ class Pipeline:
         if self._streams.get(stream.name) is not stream:
             return  # it ended before, and its name may be somebody else's by now
         del self._streams[stream.name]
+        self._numbers.put(stream.name, stream.segmenter.last_number)
         stream.ended = True
         place = self._places[stream.worker]
         place.streams.discard(stream)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
-import structlog
 import zmq
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
@@ -21,13 +20,13 @@ from numpy.typing import NDArray
 from clser.engine import jobs
 from clser.engine.clock import Clock
 from clser.engine.errors import ClserError, FailedError, GivenError, MissingError
+from clser.engine.logs import log
 from clser.engine.records import Samples
 from clser.engine.sockets import Frames, Inbox, Socket
 from clser.engine.worker import WorkerConfig
 
-log = structlog.get_logger()
-
 WATCH_S = 0.5
+STDERR = 2
 
 
 class PoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +150,7 @@ class _Member:
     async def _launch(self) -> jobs.Ready:
         """Start a process on a fresh socket and wait until it is ready."""
         self._starts += 1
+        self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)  # a cleaned-up /tmp must not keep a worker down
         path = self._runtime / f"worker-{os.getpid()}-{self._number}-{self._starts}"
         self._socket = socket = self._context.socket(zmq.PAIR)
         socket.bind(f"ipc://{path}")
@@ -166,6 +166,7 @@ class _Member:
             str(os.getpid()),
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=STDERR,  # whatever a runtime prints has no business among our results
         )
         dead = asyncio.create_task(self.process.wait())
         waited: set[asyncio.Future[Any]] = {first, dead}
@@ -207,14 +208,29 @@ class _Member:
             why = await self._wait_for_end()
             self._up = False
             self._listener.lost(self._number, why)
+            final = await self._restart(why)
+            if final is not None:
+                self._listener.failed(final)
+                return
+            self._listener.back(self._number)
+
+    async def _restart(self, why: str) -> ClserError | None:
+        """Try until it is up again; else what makes trying pointless."""
+        while True:
             await self._end()
             try:
                 self._allow_restart(why)
+            except FailedError as error:
+                return error
+            try:
                 await self._launch()
-            except ClserError as error:
-                self._listener.failed(error)
-                return
-            self._listener.back(self._number)
+            except (GivenError, MissingError) as error:
+                return error
+            except (FailedError, OSError, zmq.ZMQError) as error:
+                log.warning("worker_not_started", worker=self._number, why=str(error))
+                why = str(error)
+            else:
+                return None
 
     async def _wait_for_end(self) -> str:
         assert self.process is not None

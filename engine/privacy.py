@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import structlog
 from msgspec import Struct
 
 from clser.engine import wire
 from clser.engine.errors import GivenError
+from clser.engine.logs import log
 from clser.engine.records import SAMPLE_RATE_HZ, Result, Samples
-
-log = structlog.get_logger()
 
 WAITING = 256  # utterances on their way to disk
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Annotated
 
 import msgspec
-import structlog
 import zmq
 from msgspec import Meta, Struct
 
@@ -20,9 +19,8 @@ from clser.engine.errors import MissingError
 from clser.engine.places import check_private, default_endpoint
 from clser.engine.records import Message, Result
 from clser.engine.sockets import Frames, Inbox, Socket
+from clser.engine.tally import Tally
 from clser.engine.wire import Wire
-
-log = structlog.get_logger()
 
 Tap = Callable[[Message], None]
 KEPT = 4096  # topics
@@ -46,8 +44,7 @@ class Bus:
     def __init__(self, config: BusConfig) -> None:
         self._config = config
         self.epoch = time.time_ns() // 1_000_000
-        self._seq: dict[bytes, int] = {}
-        self._floor = 0
+        self._seq: Tally[bytes] = Tally(KEPT)
         self._last: dict[bytes, dict[str, bytes]] = {}
         self._taps: list[tuple[Tap, Callable[[], None], bool]] = []
         self._frame_subscriptions = 0
@@ -57,6 +54,8 @@ class Bus:
         self._lock: IO[str] | None = None
         self.endpoint: str | None = None
         self.sent = 0
+        self.unread = 0
+        """Messages dropped because nobody in this process read them."""
 
     def open(self) -> None:
         """Bind, or raise MissingError where somebody else has the endpoint."""
@@ -126,13 +125,11 @@ class Bus:
         return stamped
 
     def _count(self, topic: bytes) -> int:
-        """The topic's next number. Topics beyond KEPT are forgotten, and a new one starts above all forgotten ones."""
-        seq = self._seq.pop(topic, self._floor) + 1
-        self._seq[topic] = seq
-        if len(self._seq) > KEPT:
-            oldest = next(iter(self._seq))
-            self._floor = max(self._floor, self._seq.pop(oldest))
-            self._last.pop(oldest, None)
+        """The topic's next number."""
+        seq = self._seq.last(topic) + 1
+        forgotten = self._seq.put(topic, seq)
+        if forgotten is not None:
+            self._last.pop(forgotten, None)
         return seq
 
     def _keep(self, topic: bytes, kind: str, message: Message, body: bytes) -> None:

@@ -75,7 +75,7 @@ class _Open:
 class Segmenter:
     """One stream's. Every frame is pushed once, in order; the events do not depend on how the sound was cut into packets."""
 
-    def __init__(self, config: SegmentConfig, frame_samples: int, start_sample: int = 0) -> None:
+    def __init__(self, config: SegmentConfig, frame_samples: int, start_sample: int = 0, last_number: int = 0) -> None:
         self._frame = frame_samples
         self._start = samples(config.start_ms)
         self._end = samples(config.end_ms)
@@ -90,7 +90,7 @@ class Segmenter:
         self._partial_every = samples(config.partial_every_ms)
         search = min(samples(config.cut_search_ms), (self._longest - self._carry) // 2)  # so that cuts always catch up
         self._recent: deque[tuple[int, bool, float]] = deque(maxlen=max(1, search // frame_samples))
-        self._last_number = 0
+        self.last_number = last_number
         self._restart(start_sample)
 
     def _restart(self, at: int) -> None:
@@ -135,8 +135,8 @@ class Segmenter:
         return [self._begin(max(onset - self._lead_in, self._floor), onset, self._voiced_run)]
 
     def _begin(self, start: int, onset: int, speech: int) -> Started:
-        self._last_number += 1
-        self._open = opened = _Open(self._last_number, start, onset)
+        self.last_number += 1
+        self._open = opened = _Open(self.last_number, start, onset)
         opened.speech = speech
         opened.offset = onset + speech
         opened.next_partial = onset + self._partial_from

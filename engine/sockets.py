@@ -37,7 +37,11 @@ class Inbox:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._handle(frames)
+            try:
+                self._handle(frames)
+            except BaseException:
+                self.look()  # our mistake is the loop's to report; what else has come is not to blame
+                raise
         self.look()
 
     def close(self, linger_ms: int = 0) -> None:

@@ -94,6 +94,7 @@ class StreamState:
         speaker: str | None,
         configs: tuple[StreamConfig, VadConfig, SegmentConfig],
         frames: tuple[int, int],
+        last_utterance: int = 0,
     ) -> None:
         """`frames`: samples in a frame of the voice activity network and of the emotion model."""
         config, vad, segment = configs
@@ -117,7 +118,7 @@ class StreamState:
         self.held = False
         """Whoever feeds it has been made to wait."""
         self.last_arrival_s = 0.0
-        self.segmenter = Segmenter(segment, self.vad_frame)
+        self.segmenter = Segmenter(segment, self.vad_frame, last_number=last_utterance)
         self._gate = Gate(vad)
         self._step = max(1, samples(config.step_ms) // self.voice_frame)
         self._barriers: deque[Barrier] = deque()

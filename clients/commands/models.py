@@ -4,8 +4,6 @@ import argparse
 import json
 import sys
 from importlib import import_module
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +11,7 @@ import msgspec
 from clser.clients.commands import doctor
 from clser.clients.commands.shell import Parser, parser, run, set_up_log
 from clser.engine.errors import ClserError, MissingError
+from clser.engine.shipped import installed, model_path
 
 NOT_WORKING = 3
 
@@ -34,13 +33,10 @@ def _parser() -> Parser:
     return made
 
 
-def installed() -> list[str]:
-    return sorted(path.stem for path in Path(str(files("clser.models.weights"))).glob("*.onnx"))
-
-
 def about(name: str) -> dict[str, Any]:
     """The card in the model's file, with where it lies and how large it is."""
-    card, path = import_module("clser.engine.backends.probe").voice_card(name)
+    probe = import_module("clser.engine.backends.probe")  # by name, since it loads a runtime, which `card` does without
+    card, path = probe.voice_card(name)
     return {**msgspec.to_builtins(card), "file": str(path), "bytes": path.stat().st_size}
 
 
@@ -71,7 +67,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _card(given: argparse.Namespace) -> int:
-    path = import_module("clser.engine.backends.onnx").model_path(given.name).with_suffix(".md")
+    path = model_path(given.name).with_suffix(".md")
     if not path.is_file():
         raise MissingError(f"model {given.name!r} has no card: there is no {path}")
     print(path.read_text().rstrip())

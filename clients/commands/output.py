@@ -25,7 +25,8 @@ MOST_WAITING = 1000
 class Writer:
     """Writes and flushes in a thread of its own, since a pipe that nobody reads would stop the event loop."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, on_written: Callable[[], None]) -> None:
+        self._on_written = on_written
         self._descriptor = descriptor  # not the file object: its lock would be held by a write that never returns
         self._loop = asyncio.get_running_loop()
         self._waiting: list[bytes] = []
@@ -72,6 +73,7 @@ class Writer:
 
     def _was_written(self, error: OSError | None) -> None:
         self._busy, self._error = False, error
+        self._on_written()
         self._hand_over()
         self._room.set()
 
@@ -93,13 +95,15 @@ def owned(form: Form, console: Console) -> Iterator[None]:
         yield
 
 
-async def pour(messages: AsyncIterator[Message], form: Form, console: Console) -> None:
-    """Show every message until there are no more and all are out."""
+async def pour(
+    messages: AsyncIterator[Message], form: Form, console: Console, on_written: Callable[[], None] = lambda: None
+) -> None:
+    """Show every message until there are no more and all are out; `on_written` is called whenever some are."""
     if form == "console":
         async for message in messages:
             console.show(message)
         return
-    writer = Writer(sys.stdout.fileno())
+    writer = Writer(sys.stdout.fileno(), on_written)
     async for message in messages:
         if form == "lines":
             words = line(message)

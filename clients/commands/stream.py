@@ -110,20 +110,32 @@ async def _stream(config: Config, sources: Sequence[Source], form: output.Form, 
     ending = Ending()
     console = Console("clser-stream", model=config.model.voice)
     poured: asyncio.Task[None] | None = None
+    written = asyncio.Event()
     with output.owned(form, console):
         try:
             async with Engine(config) as engine:
                 console.at(engine.endpoint or "not published", "ready")
                 messages = engine.messages(frames=form in ("console", "all"))
-                poured = asyncio.create_task(output.pour(messages, form, console), name="output")
+                poured = asyncio.create_task(output.pour(messages, form, console, written.set), name="output")
                 await _until_over(engine, sources, ending, poured, duration_s)
         finally:
             if poured is not None:
-                await asyncio.wait({poured}, timeout=GRACE_S)
+                await _last_words(poured, written)
     if not poured.done():
         raise FailedError(f"standard output took nothing for {GRACE_S:.0f} s: the last results are lost")
     poured.result()
     return ending.code
+
+
+async def _last_words(poured: "asyncio.Task[None]", written: asyncio.Event) -> None:
+    """Wait until all is out, for as long as somebody goes on reading."""
+    going = True
+    while going and not poured.done():
+        written.clear()
+        more = asyncio.create_task(written.wait())
+        done, _ = await asyncio.wait({poured, more}, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        more.cancel()
+        going = bool(done)
 
 
 async def _until_over(

@@ -10,6 +10,7 @@ from clser.clients.commands import output
 from clser.clients.commands.shell import Ending, Parser, parser, run, seconds, set_up_log
 from clser.clients.console import Console
 from clser.clients.subscribe import Subscriber
+from clser.engine.errors import GivenError
 from clser.engine.records import ENGINE, KINDS, Message, Status
 
 QUIET_S = 3.0  # an engine says at least a heartbeat every second
@@ -66,6 +67,8 @@ class _Watch:
 
 
 async def _watch(given: argparse.Namespace, form: output.Form) -> int:
+    if form == "lines" and given.kind in ("speech", "frame"):
+        raise GivenError(f"--kind {given.kind}: there are no plain lines for it; add --json")
     ending = Ending()
     kinds = [given.kind] if given.kind else {"results": ["result"], "lines": ["result", "gap", "status"]}.get(form)
     if form == "results" and given.kind:

@@ -1,4 +1,4 @@
-"""The only place that imports a runtime. A module here is a backend; it is found by its name, there is no list to edit.
+"""The only place that imports a runtime. A module here is a backend.
 
 A backend keeps the state of every stream in a slot of its own and computes rows of many streams at once. Rows are in
 different places of their utterances and bring different numbers of frames; what a row gets does not depend on its company.

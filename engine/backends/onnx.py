@@ -3,10 +3,8 @@
 Shapes: B rows, T frames, S samples, H heads.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -14,27 +12,13 @@ import numpy as np
 import onnxruntime
 
 from clser.engine.backends import Numbers, Slots, onnx_providers, row_frames
-from clser.engine.errors import GivenError, MissingError
+from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row, VoiceCard
 from clser.engine.records import SAMPLE_RATE_HZ, Samples
+from clser.engine.shipped import digest, model_path
 from clser.models.labels import PUBLISHED_AS
 
 CONTRACT = 1
-
-
-def model_path(model: str) -> Path:
-    """The file behind a name or a path."""
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise MissingError(f"model {model!r}: there is no such file")
-        return path
-    shipped = Path(str(files("clser.models.weights")))
-    path = shipped / f"{model}.onnx"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in shipped.glob("*.onnx"))) or "none"
-        raise MissingError(f"model {model!r} is unknown: installed are {names}; or give the path of an .onnx file")
-    return path
 
 
 class OnnxVoice:
@@ -52,6 +36,7 @@ class OnnxVoice:
                 f"model {path}: ONNX Runtime cannot load it ({type(error).__name__}); export it again"
             ) from error
         self.card = self._read_card(path)
+        self._check_contract(path)
         states = [value for value in self._session.get_inputs() if value.name.startswith("state_")]
         self._states = [value.name for value in states]
         self._outputs = ["logits_BTH", *(name.replace("state_", "next_", 1) for name in self._states)]
@@ -71,8 +56,18 @@ class OnnxVoice:
                 f"model {path}: contract {card.contract}, {card.sample_rate_hz} Hz, unknown heads {strangers}; "
                 f"this engine runs contract {CONTRACT} at {SAMPLE_RATE_HZ} Hz"
             )
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        return msgspec.structs.replace(card, digest=digest)
+        return msgspec.structs.replace(card, digest=digest(path))
+
+    def _check_contract(self, path: Path) -> None:
+        """GivenError here, rather than ONNX Runtime's words in the middle of somebody's speech."""
+        inputs = {value.name for value in self._session.get_inputs()}
+        outputs = {value.name for value in self._session.get_outputs()}
+        after = {name.replace("state_", "next_", 1) for name in inputs if name.startswith("state_")}
+        lacking = ({"pcm_BS", "frames_B"} - inputs) | (({"logits_BTH"} | after) - outputs)
+        if lacking or self.card.frame_samples <= 0 or not self.card.heads:
+            raise GivenError(
+                f"model {path}: it lacks {', '.join(sorted(lacking)) or 'frame_samples or heads'}; see docs/models.md"
+            )
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         counts, sounds = row_frames(rows, pcm, self.card.frame_samples)
@@ -99,6 +94,10 @@ class OnnxVoice:
         logits_BTH, *after = self._session.run(self._outputs, {"pcm_BS": pcm_BS, "frames_B": counts_B, **states})
         self._slots.scatter(rows, after)
         assert isinstance(logits_BTH, np.ndarray)
+        if not np.isfinite(logits_BTH).all():
+            raise FailedError(
+                f"model {self.card.name} answered with NaN or infinity: it is broken, or was exported wrongly"
+            )
         return logits_BTH
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from clser.engine.backends.onnx import model_path
 from clser.engine.errors import MissingError
 from clser.engine.jobs import VoiceCard
+from clser.engine.shipped import model_path
 
 
 class Runtimes(Struct, frozen=True):

@@ -7,7 +7,6 @@ and returns when the sound has ended and the last final is out. Cancelling it cl
 import re
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -48,6 +47,5 @@ def open_source(spec: str, settings: SourceSettings) -> Source:
     kinds = [module.name for module in iter_modules(__path__)]
     if found is None or found["kind"] not in kinds:
         raise GivenError(f"device {spec!r}: give [NAME=]mic[:DEVICE], [NAME=]file:PATH, [NAME=]stdin or zmq:ENDPOINT")
-    module = f"{__name__}.{found['kind']}"
-    assert find_spec(module) is not None
-    return cast(Source, import_module(module).open_source(found["rest"] or "", found["name"], settings))
+    module = import_module(f"{__name__}.{found['kind']}")
+    return cast(Source, module.open_source(found["rest"] or "", found["name"], settings))

@@ -37,17 +37,22 @@ class File:
         stream = engine.open(self._name, sample_rate_hz=rate, channels=self._file.channels, format="f32")
         packet = max(1, round(rate * (PACKET_S if real else FAST_PACKET_S)))
         began = self._settings.clock.monotonic_s()
+        reading = asyncio.create_task(asyncio.to_thread(self._read, packet))
         try:
             while True:
-                data = await asyncio.to_thread(self._read, packet)
+                data = await asyncio.shield(reading)
                 if len(data) == 0:
                     break
                 if real:  # a packet is there once its last sample has sounded
                     due = began + (stream.next_sample + len(data)) / rate
                     await self._settings.clock.sleep(max(0.0, due - self._settings.clock.monotonic_s()))
                 await stream.feed(data)
+                reading = asyncio.create_task(asyncio.to_thread(self._read, packet))
             await stream.close()
         finally:
+            await asyncio.wait(
+                {reading}
+            )  # its thread goes on when we are cancelled, and the file must stay open for it
             self._file.close()
 
     def _read(self, count: int) -> "soundfile.numpy.ndarray":

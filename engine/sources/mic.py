@@ -5,16 +5,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import structlog
 
 from clser.engine.errors import FailedError, MissingError
+from clser.engine.logs import log
 from clser.engine.resample import RATES_HZ
 from clser.engine.sources import SourceSettings
 
 if TYPE_CHECKING:
     from clser.engine.api import Engine
-
-log = structlog.get_logger()
 
 RING_S = 4
 BLOCK_S = 0.02

@@ -5,16 +5,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import structlog
-
 from clser.engine.errors import GivenError
+from clser.engine.logs import log
 from clser.engine.resample import BYTES, check_layout
 from clser.engine.sources import SourceSettings
 
 if TYPE_CHECKING:
     from clser.engine.api import Engine
-
-log = structlog.get_logger()
 
 MOST_BYTES = 65_536
 

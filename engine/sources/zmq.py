@@ -6,15 +6,14 @@ arrives here can raise into the engine.
 
 import asyncio
 import contextlib
-import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-import structlog
 import zmq
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from clser.engine.errors import ClserError, GivenError, MissingError
+from clser.engine.logs import log
 from clser.engine.places import check_private
 from clser.engine.records import SampleFormat
 from clser.engine.resample import BYTES
@@ -24,22 +23,23 @@ from clser.engine.sources import SourceSettings
 if TYPE_CHECKING:
     from clser.engine.api import Engine, Stream
 
-log = structlog.get_logger()
-
 MOST_HEADER_BYTES = 4096
 MOST_PACKET_BYTES = 48_000 * 8 * 4  # a second of the widest layout; each stream's own second is checked on arrival
 LOOK_S = 1.0
+
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]  # what JavaScript can count to, and no arithmetic of ours overflows
 
 
 class Header(Struct, frozen=True):
     op: Literal["open", "audio", "close"]
     stream: str
     speaker: str | None = None
-    start_sample: int | None = None
-    sample_rate_hz: int = 16_000
-    channels: int = 1
+    start_sample: Count | None = None
+    sample_rate_hz: Count = 16_000
+    channels: Count = 1
     format: SampleFormat = "s16"
-    captured_unix_us: int | None = None
+    captured_unix_us: Count | None = None
 
 
 class Reply(Struct, frozen=True, omit_defaults=True):
@@ -65,10 +65,10 @@ def read_header(frame: bytes) -> Header:
 class _Guest:
     """A stream and the layout it was opened with."""
 
-    def __init__(self, stream: "Stream", header: Header) -> None:
+    def __init__(self, stream: "Stream", header: Header, now_s: float) -> None:
         self.stream = stream
         self.second_bytes = header.sample_rate_hz * header.channels * BYTES[header.format]
-        self.heard_s = time.monotonic()
+        self.heard_s = now_s
 
 
 class Ingest:
@@ -98,7 +98,7 @@ class Ingest:
             while True:
                 await self._settings.clock.sleep(LOOK_S)
                 for key, guest in tuple(self._guests.items()):
-                    if time.monotonic() - guest.heard_s > self._settings.idle_s:
+                    if self._settings.clock.monotonic_s() - guest.heard_s > self._settings.idle_s:
                         log.warning("idle_stream_closed", stream=key[1])
                         self._close(*key)
         finally:
@@ -130,7 +130,7 @@ class Ingest:
                 format=header.format,
                 speaker=header.speaker,
             )
-            self._guests[key] = _Guest(stream, header)
+            self._guests[key] = _Guest(stream, header, self._settings.clock.monotonic_s())
             self._reply(guest_id, Reply("opened", header.stream))
             return
         guest = self._guests.get(key)
@@ -141,7 +141,7 @@ class Ingest:
             return
         if len(pcm) > guest.second_bytes:
             raise GivenError(f"a packet of {len(pcm)} bytes: at most a second, {guest.second_bytes}")
-        guest.heard_s = time.monotonic()
+        guest.heard_s = self._settings.clock.monotonic_s()
         guest.stream.push(pcm, header.captured_unix_us, header.start_sample)
 
     def _close(self, guest_id: bytes, name: str) -> None:

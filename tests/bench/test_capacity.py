@@ -6,7 +6,7 @@ from clser.bench.rig import Cpu, Play
 from clser.bench.stats import Slope
 from clser.engine.config import load
 
-NO_DROPS = {"lost_samples": 0.0, "unsent_packets": 0.0, "unclosed_streams": 0.0}
+NO_DROPS = {"lost_samples": 0.0, "missed_messages": 0, "unsent_packets": 0.0, "unclosed_streams": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The networks that are shipped: a row's numbers depend on its own sound only, however it is cut and whoever is beside it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import soundfile
 
 from clser.clients.clips import demo_clip
 from clser.engine.backends import Slots, onnx_providers, open_vad, open_voice
-from clser.engine.errors import GivenError, MissingError
+from clser.engine.backends.onnx import OnnxVoice
+from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
 from clser.engine.vad import VadConfig
@@ -104,3 +107,45 @@ def test_compute_that_makes_no_sense_is_refused(compute: str) -> None:
 def test_a_model_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="there is no such file"):
         open_voice(str(tmp_path / "absent.onnx"), "cpu")
+
+
+class FakeSession:
+    """An ONNX Runtime session whose model breaks its promise."""
+
+    def __init__(self, inputs: list[str], outputs: list[str], answer: float = 0.0) -> None:
+        self._inputs, self._outputs, self._answer = inputs, outputs, answer
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, shape=["B", 4]) for name in self._inputs]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self._outputs]
+
+    def get_modelmeta(self) -> SimpleNamespace:
+        about = {
+            "name": "x", "version": "1", "sample_rate_hz": 16_000, "frame_samples": 640, "heads": ["anger", "calm"],
+            "least_s": 0.5, "abstain_below": 0.4, "affect_source": "classes",
+        }  # fmt: skip
+        return SimpleNamespace(custom_metadata_map={"clser": json.dumps(about)})
+
+    def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        rows = len(given["pcm_BS"])
+        return [np.full((rows, 1, 2), self._answer, np.float32), np.zeros((rows, 4), np.float32)]
+
+
+def with_session(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> OnnxVoice:
+    monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", lambda *_, **__: session)
+    return OnnxVoice("voice_gru", "cpu")
+
+
+def test_a_model_that_breaks_the_contract_is_refused_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GivenError, match=r"lacks frames_B, next_a; see docs/models\.md"):
+        with_session(monkeypatch, FakeSession(["pcm_BS", "frames", "state_a"], ["logits_BTH"]))
+
+
+def test_a_model_that_answers_with_nan_is_said_to_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = with_session(
+        monkeypatch, FakeSession(["pcm_BS", "frames_B", "state_a"], ["logits_BTH", "next_a"], float("nan"))
+    )
+    with pytest.raises(FailedError, match="NaN"):
+        voice.run([Row(0, 1, True)], np.zeros(640, np.int16))

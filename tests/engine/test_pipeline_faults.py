@@ -188,8 +188,10 @@ def test_a_live_push_never_waits_and_what_overflows_is_one_gap(lanes: tuple[Any,
 
 
 def test_when_the_workers_are_gone_for_good_everybody_is_told() -> None:
+    rig = Rig(hold=("voice",))
+
     async def main() -> None:
-        async with Rig(hold=("voice",)) as rig:
+        async with rig:
             stream = rig.engine.open("a")
             stream.push(sound([(True, 900)]))
             await rig.settle()
@@ -206,12 +208,14 @@ def test_when_the_workers_are_gone_for_good_everybody_is_told() -> None:
                 assert task.done()
                 with pytest.raises(FailedError, match="gone for good"):
                     task.result()
-            assert closing.done()
+            with pytest.raises(FailedError, match="gone for good"):
+                closing.result()
             assert ("failed", "_engine") in rig.events()
             with pytest.raises(FailedError, match="gone for good"):
                 stream.push(SPOKEN)
             with pytest.raises(FailedError, match="gone for good"):
                 await stream.feed(SPOKEN)
-        assert rig.pool.stopped
 
-    run(main())
+    with pytest.raises(FailedError, match="gone for good"):
+        run(main())
+    assert rig.pool.stopped

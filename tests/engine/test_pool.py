@@ -55,11 +55,12 @@ def test_workers_that_die_too_often_end_the_engine() -> None:
             os.kill(pids(engine)[0], signal.SIGKILL)
             with pytest.raises(FailedError, match="killed by signal 9"):
                 await engine.run_until_failed()
-            with pytest.raises(FailedError):
-                await stream.feed(sound([(True, 500)]))
-            await stream.close()
+            for going_on in (stream.feed(sound([(True, 500)])), stream.close()):
+                with pytest.raises(FailedError):
+                    await going_on
 
-    run(main())
+    with pytest.raises(FailedError, match="killed by signal 9"):  # leaving it, too
+        run(main())
 
 
 def test_a_worker_that_is_not_ready_in_time_is_given_up() -> None:
