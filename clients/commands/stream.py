@@ -95,7 +95,7 @@ def _config(given: argparse.Namespace) -> Config:
 def _sources(given: argparse.Namespace, ingest: IngestConfig) -> list[Source]:
     settings = SourceSettings(
         pace=given.pace, rate_hz=given.rate, channels=given.channels, format=given.format,
-        most_streams=ingest.most_streams, idle_s=ingest.idle_s,
+        ingest=ingest,
     )  # fmt: skip
     specs: list[str] = list(given.devices or [])
     if given.demo:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from clser.engine.clock import Clock, RealClock
 from clser.engine.errors import GivenError
+from clser.engine.ingest import IngestConfig
 from clser.engine.records import SampleFormat
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ class SourceSettings:
     """Raw PCM: how it was sampled."""
     channels: int = 1
     format: SampleFormat = "s16"
-    most_streams: int = 1024
-    """Sockets: streams that may be open at once."""
-    idle_s: float = 30.0
-    """Sockets: a stream without packets for so long is closed."""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    """Sockets: how many streams, and when one counts as gone."""
     clock: Clock = field(default_factory=RealClock)
 
 

@@ -98,7 +98,7 @@ class Ingest:
             while True:
                 await self._settings.clock.sleep(LOOK_S)
                 for key, guest in tuple(self._guests.items()):
-                    if self._settings.clock.monotonic_s() - guest.heard_s > self._settings.idle_s:
+                    if self._settings.clock.monotonic_s() - guest.heard_s > self._settings.ingest.idle_s:
                         log.warning("idle_stream_closed", stream=key[1])
                         self._close(*key)
         finally:
@@ -121,7 +121,7 @@ class Ingest:
     def _do(self, guest_id: bytes, header: Header, pcm: bytes) -> None:
         key = (guest_id, header.stream)
         if header.op == "open":
-            if len(self._guests) >= self._settings.most_streams:
+            if len(self._guests) >= self._settings.ingest.most_streams:
                 raise GivenError(f"{len(self._guests)} streams are open, which is all this engine takes: try later")
             stream = self._engine.open(
                 header.stream,

@@ -83,7 +83,9 @@ def decode(clips: Sequence[Clip], cache: Path) -> Recordings:
         np.save(starts_path, np.cumsum([0, *(len(part) for part in parts)]))
     recordings = Recordings(np.load(samples_path, mmap_mode="r"), np.load(starts_path))
     if len(recordings) != len(clips):
-        raise ValueError(f"{cache} holds {len(recordings)} clips, the manifests {len(clips)}: remove that folder")
+        raise ValueError(
+            f"{cache} holds {len(recordings)} clips, the manifests {len(clips)}: remove that folder, and the takes made from it"
+        )
     return recordings
 
 

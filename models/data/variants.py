@@ -64,7 +64,10 @@ def _variant(stem: Path, sound_of: Callable[[int], Sound], clips: int) -> Varian
             parts = [_features(logmel, sound_of(index)) for index in range(clips)]
         np.save(features_path, np.concatenate(parts))
         np.save(starts_path, np.cumsum([0, *(len(part) for part in parts)]))
-    return Variant(np.load(features_path, mmap_mode="r"), np.load(starts_path))
+    variant = Variant(np.load(features_path, mmap_mode="r"), np.load(starts_path))
+    if len(variant.starts) - 1 != clips:
+        raise ValueError(f"{stem} holds {len(variant.starts) - 1} clips, the manifests {clips}: remove its files")
+    return variant
 
 
 def _features(logmel: LogMel, sound: Sound) -> np.ndarray[Any, np.dtype[np.float16]]:
