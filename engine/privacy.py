@@ -77,8 +77,9 @@ class Keeper:
                 self.trouble = ""
             except (OSError, soundfile.LibsndfileError) as error:
                 self.lost += 1
-                self.trouble = f"an utterance could not be kept: {error}"
-                log.error("not_kept", stream=result.stream, utterance=result.utterance, why=str(error))
+                # libsndfile says strange things of a full disk
+                self.trouble = f"an utterance could not be kept ({error}): is the disk full, or the folder not yours?"
+                log.error("not_kept", stream=result.stream, utterance=result.utterance, why=self.trouble)
             finally:
                 self._waiting.task_done()
 
