@@ -154,12 +154,12 @@ class Stream:
 
     async def close(self) -> None:
         """No more sound comes: returns when the last final is out, or raises why it never will be."""
-        if not self._closing:
-            self._closing = True
+        if not self._closing and not self._state.ended:
             self._own_up()
             self._state.take(self._resampler.finish(), self._clock.unix_us(), self._clock.monotonic_s())
             self._state.barrier("closed", last=True)
             self._pipeline.touch(self._state)
+        self._closing = True
         while self._going_on():
             self._news.clear()
             await self._news.wait()

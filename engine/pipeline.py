@@ -128,7 +128,9 @@ class Pipeline:
         return len(self._streams)
 
     def touch(self, stream: StreamState) -> None:
-        """It has sound or a barrier to deal with."""
+        """It has sound or a barrier to deal with. A stream that has ended has neither: its slot may be another's by now."""
+        if stream not in self._owners:
+            return
         self._settle(stream)
         self._wake(stream.worker)
 

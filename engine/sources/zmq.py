@@ -148,8 +148,12 @@ class Ingest:
         guest = self._guests.pop((guest_id, name))
 
         async def drain() -> None:
-            await guest.stream.close()
-            self._reply(guest_id, Reply("closed", name))
+            try:
+                await guest.stream.close()
+            except ClserError as error:  # the engine's failure, which it tells itself
+                self._reply(guest_id, Reply("refused", name, str(error)))
+            else:
+                self._reply(guest_id, Reply("closed", name))
 
         task = asyncio.create_task(drain(), name=f"close {name}")
         self._closing.add(task)

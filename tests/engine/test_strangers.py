@@ -13,6 +13,7 @@ from listening import SPOKEN
 from clser.engine.api import Engine
 from clser.engine.errors import FailedError, GivenError
 from clser.engine.records import Result, Status
+from clser.engine.sources import SourceSettings, open_source
 from clser.engine.sources.zmq import read_header
 from clser.engine.tally import Tally
 
@@ -41,6 +42,50 @@ def test_a_mistake_over_one_streams_answers_ends_that_stream_only(monkeypatch: p
             assert ("closed", "bad") in rig.events()
 
     run(main())
+
+
+def test_closing_a_stream_that_was_ended_in_mid_speech_disturbs_nobody() -> None:
+    async def main() -> None:
+        async with Rig() as rig:
+            bad = rig.engine.open("bad")
+            bad.push(sound([(True, 900)]))
+            await rig.settle()
+            state = rig.pipeline._streams["bad"]
+            assert state.segmenter.open is not None
+            rig.pipeline.abandon()
+            assert bad.closed
+            good = rig.engine.open("good")  # in the slot that has become free
+            before = len(rig.messages)
+            bad.mute(True)
+            await asyncio.wait_for(bad.close(), 2)
+            assert len(rig.messages) == before
+            await good.feed(SPOKEN)
+            await good.close()
+            assert len(rig.finals("good")) == 2
+
+    run(main())
+
+
+def test_an_ingest_stream_that_cannot_be_drained_is_no_trouble_of_its_own(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(hold=("voice",))
+        with pytest.raises(FailedError, match="gone for good"):
+            async with rig:
+                rig.pool.held.add("voice")
+                ingest = open_source(f"zmq:ipc://{tmp_path / 'in'}", SourceSettings(clock=rig.clock))
+                task = asyncio.create_task(ingest.run(rig.engine))
+                await asyncio.sleep(0)
+                ingest._receive([b"robot", b'{"op":"open","stream":"a"}'])
+                ingest._receive([b"robot", b'{"op":"audio","stream":"a"}', SPOKEN[:16000].tobytes()])
+                await rig.settle()
+                ingest._receive([b"robot", b'{"op":"close","stream":"a"}'])
+                await rig.settle()
+                rig.pool.fail(FailedError("gone for good"))
+                await rig.settle()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    run(main())  # which fails over any error that nobody took
 
 
 def test_a_name_that_is_opened_again_goes_on_counting_its_utterances() -> None:
