@@ -13,8 +13,9 @@ import msgspec
 import zmq
 
 from clser.bench.reader import Received, read_received
-from clser.bench.speaker import Say
+from clser.bench.speaker import Say, is_final
 from clser.bench.stats import Distribution, distribution
+from clser.bench.table import number
 from clser.clients.subscribe import Subscriber
 from clser.engine import wire
 from clser.engine.errors import FailedError
@@ -23,6 +24,9 @@ from clser.engine.records import Message, Result
 IDLE_PER_S, LOAD_PER_S, FLOOD_PER_S = 20.0, 400.0, 4000.0
 IDLE, LOAD, JOINS, FLOOD = 200, 4000, 200, 20_000
 STREAMS = 32
+FINAL_EVERY = 20
+QUIET_S = 1.5
+"""Nothing for so long: all has come, what was asked for too."""
 WAIT_S = 2.0
 LONGEST_S = 120.0
 
@@ -98,48 +102,84 @@ def join(speaker: "Speaker", count: int) -> list[float]:
 
 
 def stall(speaker: "Speaker", flood: int) -> dict[str, object]:
-    """Three who subscribe and then do not read while `flood` messages go by: how much that is old do they read after it?"""
+    """Four who subscribe and then do not read while `flood` messages go by: what do they read after it, and what is lost?"""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     plain = context.socket(zmq.SUB)
     plain.subscribe(wire.topic("result"))
     plain.connect(speaker.endpoint)
     ours = Subscriber(speaker.endpoint, kind="result")
-    latest = Subscriber(speaker.endpoint, kind="result", keep_latest=True)
+    thorough = Subscriber(speaker.endpoint, kind="result", keep_latest=False)
+    alone = Subscriber(speaker.endpoint, kind="result", keep_latest=False, control="")
     try:
         time.sleep(0.5)  # for the subscriptions to arrive
-        speaker.say(Say("flood", flood, FLOOD_PER_S, STREAMS))
+        speaker.say(order := Say("flood", flood, FLOOD_PER_S, STREAMS, FINAL_EVERY))
+        began_s = time.perf_counter()
+        first = _drain(ours)
+        caught_up_s = time.perf_counter() - began_s - QUIET_S
         stale = {
-            "stale_read": _stale(_drain(ours), flood - STREAMS),
-            "stale_read_keep_latest": _stale(_drain(latest), flood - STREAMS),
+            "stale_read": _stale(first, flood - STREAMS),
+            "stale_read_without_asking": _stale(_drain(alone), flood - STREAMS),
             "stale_read_plain_socket": _stale(_drain_plain(plain), flood - STREAMS),
         }
-        speaker.say(Say("flood", STREAMS, LOAD_PER_S, STREAMS))  # with these the subscriber sees what it missed
-        _drain(ours)
-        return {**stale, "missed_noticed": ours.missed}
+        everything = _drain(thorough)
+        speaker.say(
+            Say("flood", STREAMS, LOAD_PER_S, STREAMS)
+        )  # with these a subscriber sees what it missed at the end
+        first += _drain(ours)
+        everything += _drain(thorough)
+        _drain(alone)
+        return {
+            **stale,
+            **finals_of(first, order),
+            "caught_up_s": caught_up_s,
+            "overtaken": ours.overtaken,
+            "recovered": ours.recovered,
+            "missed": ours.missed,
+            "recovered_of_everything": thorough.recovered,
+            "missing_of_everything": flood - len(_numbers(everything) & set(range(flood))),
+            "missed_without_asking": alone.missed,
+        }
     finally:
-        ours.close()
-        latest.close()
-        context.destroy(linger=0)
+        for close in (ours.close, thorough.close, alone.close, context.destroy):
+            close()
+
+
+def finals_of(messages: list[Message], order: Say) -> dict[str, object]:
+    """Which of the finals that were sent have come, and whether any came twice."""
+    sent = {at for at in range(order.count) if is_final(order, at)}
+    came = Counter(message.utterance for message in messages if isinstance(message, Result) and message.final)
+    return {
+        "finals": len(sent),
+        "finals_missing_after_replay": len(sent - came.keys()),
+        "finals_doubled": sum(count - 1 for number, count in came.items() if number in sent),
+    }
+
+
+def _numbers(messages: list[Message]) -> set[int]:
+    return {message.utterance for message in messages if isinstance(message, Result)}
 
 
 def _stale(messages: list[Message], last: int) -> int:
-    """Messages of the flood that are not the newest of their stream."""
+    """Passing messages of the flood that are not the newest of their stream; a final is worth reading later too."""
     return sum(
-        isinstance(message, Result) and message.stream.startswith("flood") and message.revision < last
+        isinstance(message, Result)
+        and message.stream.startswith("flood")
+        and message.revision < last
+        and not message.final
         for message in messages
     )
 
 
 def _drain(subscriber: Subscriber) -> list[Message]:
     messages = []
-    while (message := subscriber.receive(0.5)) is not None:
+    while (message := subscriber.receive(QUIET_S)) is not None:
         messages.append(message)
     return messages
 
 
 def _drain_plain(socket: "zmq.Socket[bytes]") -> list[Message]:
     messages = []
-    while socket.poll(500):
+    while socket.poll(round(QUIET_S * 1000)):
         messages.append(wire.decode(socket.recv_multipart()[1]))
     return messages
 
@@ -216,6 +256,12 @@ def table(line: dict[str, object]) -> list[str]:
         numbers = "".join(f"{'-' if v is None else f'{v:.3f}':>9}" for v in (each.p50, each.p95, each.p99))
         rows.append(f"{name.removesuffix('_ms'):<28}{numbers}{each.n:>7}")
     rows.append("")
-    for name in ("stale_read", "stale_read_keep_latest", "stale_read_plain_socket", "missed_noticed"):
+    for name in ("stale_read", "stale_read_without_asking", "stale_read_plain_socket", "recovered", "missed"):
         rows.append(f"{name:<28}{line[name]!s:>9}  of {line['flood']} messages")
+    for name in ("finals_missing_after_replay", "finals_doubled"):
+        rows.append(f"{name:<28}{line[name]!s:>9}  of {line['finals']} finals")
+    rows.append(f"{'caught_up_s':<28}{number(line['caught_up_s']):>9}")
+    rows.append(
+        f"{'missing_of_everything':<28}{line['missing_of_everything']!s:>9}  where partial results are asked for too"
+    )
     return [*rows, f"{'missed by a fast reader':<28}{line['missed_by_a_reader_that_keeps_up']}"]

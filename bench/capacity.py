@@ -22,6 +22,8 @@ MOST_WAIT_MS = 500.0
 FLAT_MS_PER_S = 1.0
 """A lag that grows by less than this a second is taken for none, however small its error."""
 TAKES = 200
+FIRST, TOO_MANY, QUICK_S = 25, 800, 10.0
+"""A quick estimate begins with so many streams, doubles up to so many, and runs each for so long."""
 
 Numbers = NDArray[np.float64]
 
@@ -72,6 +74,26 @@ def measure(setup: Setup, counts: list[int], duty: float, seconds: float) -> dic
     }
 
 
+def estimate(setup: Setup, scene: Scene) -> int:
+    """Roughly the most that is carried: doubled until it is not, then halved twice between. At most 2 * TOO_MANY."""
+    carried, refused = 0, FIRST
+    while refused <= TOO_MANY and _carries(setup, scene, refused):
+        carried, refused = refused, refused * 2
+    for _ in range(2):
+        middle = (carried + refused) // 2
+        carried, refused = (middle, refused) if _carries(setup, scene, middle) else (carried, middle)
+    return carried
+
+
+def _carries(setup: Setup, scene: Scene, count: int) -> bool:
+    print(f"{count} streams for {QUICK_S:.0f} s", file=sys.stderr)
+    try:
+        return _run(setup, scene, count, QUICK_S).carried
+    except ClserError as error:
+        print(f"{count} streams: {error}", file=sys.stderr)
+        return False
+
+
 def _run(setup: Setup, scene: Scene, count: int, seconds: float) -> Row:
     total_s = WARM_UP_S + seconds
     with Rig(setup, total_s) as rig:
@@ -94,6 +116,7 @@ def analyse(heard: Heard, play: Play, config: Config, count: int, seconds: float
         "missed_messages": float(heard.missed),
         "unsent_packets": float(ledger.blocked),
         "unclosed_streams": float(count - ledger.closed),
+        "overload_step": max((beat.counters.get("overload_step", 0.0) for beat in heard.heartbeats), default=0.0),
     }
     wait = distribution(waits)
     why = verdict(line, waits, drops)
@@ -161,8 +184,8 @@ def verdict(line: Slope, waits: list[float], drops: dict[str, float]) -> str:
     p99 = float(np.percentile(waits, 99))
     if p99 > MOST_WAIT_MS:
         return f"p99 after the endpoint is {p99:.0f} ms"
-    for name in ("lost_samples", "missed_messages", "unsent_packets", "unclosed_streams"):
-        if drops[name]:
+    for name in ("lost_samples", "missed_messages", "unsent_packets", "unclosed_streams", "overload_step"):
+        if drops.get(name):
             return f"{name.replace('_', ' ')}: {drops[name]:.0f}"
     return ""
 

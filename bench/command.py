@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
-from clser.bench import bus, capacity, latency, plot, vad
+from clser.bench import bus, capacity, latency, overload, plot, soak, vad
 from clser.bench.card import Setup, make_card
 from clser.bench.stats import rounded
 from clser.clients.commands import shell
@@ -70,6 +70,18 @@ def _capacity(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, capacity.table(line), {}
 
 
+def _overload(setup: Setup, options: argparse.Namespace) -> Outcome:
+    line = overload.measure(setup, options.capacity, options.factor, options.seconds)
+    return line, overload.table(line), {}
+
+
+def _soak(setup: Setup, options: argparse.Namespace) -> Outcome:
+    if options.streams is None:
+        print(f"--streams is not given: {soak.STREAMS}; give 80 % of what capacity finds here", file=sys.stderr)
+    line = soak.measure(setup, options.minutes, options.streams or soak.STREAMS, options.duty, options.kills)
+    return line, soak.table(line), {}
+
+
 def _bus(setup: Setup, options: argparse.Namespace) -> Outcome:
     del setup, options
     line = bus.measure()
@@ -96,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
     _latency_options(benches.add_parser("latency", help="how long one speaker waits", allow_abbrev=False))
     _capacity_options(benches.add_parser("capacity", help="how many streams are carried", allow_abbrev=False))
+    _overload_options(benches.add_parser("overload", help="what too many streams do to each other", allow_abbrev=False))
+    _soak_options(benches.add_parser("soak", help="whether it holds for hours, workers killed", allow_abbrev=False))
     _bus_options(benches.add_parser("bus", help="what the bus alone costs", allow_abbrev=False))
     _vad_options(benches.add_parser("vad", help="how well speech is found", allow_abbrev=False))
     return parser
@@ -137,6 +151,43 @@ def _capacity_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(measure=_capacity)
 
 
+def _overload_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--capacity", type=_count, metavar="N", help="streams that are carried (found out, in runs of 10 s)"
+    )
+    parser.add_argument(
+        "--factor",
+        type=_amount,
+        default=overload.FACTOR,
+        metavar="F",
+        help=f"so many times that come ({overload.FACTOR:g})",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_amount,
+        default=overload.SECONDS,
+        metavar="S",
+        help=f"then the load falls to half of the capacity ({overload.SECONDS:g}, and {overload.AFTER_S:g} after it)",
+    )
+    parser.set_defaults(measure=_overload)
+
+
+def _soak_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--minutes", type=_amount, required=True, metavar="M", help=f"after {soak.WARM_UP_S:.0f} s of warm-up"
+    )
+    parser.add_argument(
+        "--streams", type=_count, metavar="N", help=f"how many: 80 %% of what capacity finds ({soak.STREAMS})"
+    )
+    parser.add_argument("--duty", type=float, default=1.0, metavar="SHARE", help="of the time that is speech (1.0)")
+    parser.add_argument(
+        "--kills", type=_count_or_none, default=0, metavar="K", help="workers to kill, evenly over it (0)"
+    )
+    parser.set_defaults(measure=_soak)
+
+
 def _bus_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.set_defaults(measure=_bus)
@@ -158,6 +209,10 @@ def _count(text: str) -> int:
     if not text.strip().isdecimal() or not 1 <= int(text) <= MOST:
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 to {MOST}")
     return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return 0 if text.strip() == "0" else _count(text)
 
 
 def _amount(text: str) -> float:

@@ -88,7 +88,16 @@ def after_endpoint_ms(told: Told, stream: int, ledger: Ledger, config: Config, f
     if told.final is None or told.offset is None:
         return None
     at_us, final = told.final
-    sample = deciding_sample(config.segment, frame, final.start_sample, told.offset, final.reason)
+    span = (final.start_sample, told.offset, final.reason)
+    return endpoint_wait_ms(at_us, span, stream, ledger, config, frame)
+
+
+def endpoint_wait_ms(  # noqa: PLR0917 - made of what a final, a stream and a setting are
+    at_us: float, span: tuple[int, int, str], stream: int, ledger: Ledger, config: Config, frame: int
+) -> float | None:
+    """The same from the final's arrival and its `span`: first sample, end of the last voiced frame, why it ended."""
+    start, offset, reason = span
+    sample = deciding_sample(config.segment, frame, start, offset, reason)
     if sample is None or sample > ledger.sent_us.shape[1] * PACKET:
         return None
     sent_us = int(ledger.sent_us[stream, (sample - 1) // PACKET])

@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,8 @@ class Ledger(Struct, frozen=True):
     wall_s: float
     closed: int
     """Streams whose end the engine has confirmed."""
+    refused: int = 0
+    """Refusals while it closed them, of packets or of the closing."""
 
     def captured_us(self, stream: int, sample: float) -> float:
         """When that sample existed."""
@@ -81,6 +84,7 @@ def read_ledger(path: Path) -> Ledger:
             float(file["cpu_s"]),
             float(file["wall_s"]),
             int(file["closed"]),
+            int(file["refused"]),
         )
 
 
@@ -89,6 +93,7 @@ class Microphone:
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, name: str) -> None:
         self.name = name
+        self.refused = 0
         self.socket = context.socket(zmq.DEALER)
         self.socket.sndhwm = QUEUE
         self.socket.connect(endpoint)
@@ -97,16 +102,37 @@ class Microphone:
         self.start_at = self.header.index(struct.pack(">Q", FIELD))
         self.captured_at = self.header.index(struct.pack(">Q", FIELD + 1))
 
+    def send(self, first_sample: int, captured_us: int, sound: bytes) -> bool:
+        """A packet; whether the socket took it."""
+        struct.pack_into(">Q", self.header, self.start_at, first_sample)
+        struct.pack_into(">Q", self.header, self.captured_at, captured_us)
+        try:
+            self.socket.send(self.header, zmq.SNDMORE | zmq.NOBLOCK)
+            self.socket.send(sound)
+        except zmq.Again:
+            return False
+        return True
+
+    def replies(self) -> Iterator[dict[str, str]]:
+        """What the engine has answered so far."""
+        try:
+            while True:
+                yield msgspec.json.decode(self.socket.recv(zmq.NOBLOCK), type=dict[str, str])
+        except zmq.Again:
+            return
+
     def say(self, op: str) -> None:
         self.socket.send(msgspec.json.encode({"op": op, "stream": self.name}))
 
     def wait_for(self, op: str, until_s: float) -> bool:
-        """Whether the engine said so in time; a refusal is an error."""
+        """Whether the engine said so in time. Not to be let in is an error; what is refused later is counted."""
         while (left_s := until_s - time.monotonic()) > 0:
             if self.socket.poll(round(left_s * 1000)):
                 reply = msgspec.json.decode(self.socket.recv())
                 if reply["op"] == "refused":
-                    raise FailedError(f"stream {self.name}: the engine refused: {reply.get('reason')}")
+                    if op == "opened":
+                        raise FailedError(f"stream {self.name}: the engine refused: {reply.get('reason')}")
+                    self.refused += 1
                 if reply["op"] == op:
                     return True
         return False
@@ -135,16 +161,11 @@ def play(microphones: list[Microphone], sound: list[bytes], order: Order) -> Led
             wait_ns = due_ns - time.monotonic_ns()
             if wait_ns > 0:
                 time.sleep(max(wait_ns, LEAST_SLEEP_NS) / 1e9)
-            struct.pack_into(">Q", mic.header, mic.start_at, first_sample)
-            struct.pack_into(">Q", mic.header, mic.captured_at, (due_ns + unix_ns) // 1000)
             now_us = time.time_ns() // 1000
-            try:
-                mic.socket.send(mic.header, zmq.SNDMORE | zmq.NOBLOCK)
-                mic.socket.send(sound[(phase + packet) % count])
-            except zmq.Again:
+            if mic.send(first_sample, (due_ns + unix_ns) // 1000, sound[(phase + packet) % count]):
+                row[packet] = now_us
+            else:
                 blocked += 1
-                continue
-            row[packet] = now_us
     start_us = (begin_ns + unix_ns + np.array(shifts_ns, np.float64)) / 1000
     return Ledger(start_us, sent_us, blocked, time.process_time() - cpu_s, time.monotonic() - wall_s, 0)
 
@@ -169,7 +190,7 @@ def run(order: Order) -> Ledger:
         for mic in microphones:
             mic.say("close")
         closed = sum(mic.wait_for("closed", until_s) for mic in microphones)
-        return msgspec.structs.replace(ledger, closed=closed)
+        return msgspec.structs.replace(ledger, closed=closed, refused=sum(mic.refused for mic in microphones))
     finally:
         context.destroy(linger=0)
 

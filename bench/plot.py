@@ -1,6 +1,6 @@
 """Figures as PNG. Needs matplotlib, which comes with the `dev` extra; without it nothing is drawn and a line says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def draw(line: Line, values: Values, folder: Path) -> str:
     drawers: dict[str, Callable[[Any, Line, Values], None]] = {
         "latency": _latency,
         "capacity": _capacity,
+        "overload": _overload,
+        "soak": _soak,
         "bus": _bus,
         "vad": _vad,
     }
@@ -74,6 +76,41 @@ def _capacity(figure: Any, line: Line, values: Values) -> None:
     wait.axhline(500, linestyle=":", color="grey")
     wait.set(xlabel="streams", ylabel="after endpoint, ms", yscale="log")
     wait.legend(fontsize=7)
+
+
+def _overload(figure: Any, line: Line, values: Values) -> None:
+    del values
+    lag, streams = figure.subplots(2, 1, sharex=True)
+    lag.plot(*_points(line["lag_over_time"]))
+    lag.set(ylabel="lag of what arrives, ms", yscale="log")
+    seconds, counts = _points(line["streams_over_time"])
+    streams.plot(seconds, counts)
+    streams.set(xlabel="second of the run", ylabel="streams")
+    ladder = [(0.0, 0), *((at_s, step) for at_s, step, _ in line["ladder"])]
+    until = (max(seconds, default=line["fall_s"]), ladder[-1][1])
+    steps = streams.twinx()
+    steps.step(*_points([*ladder, until]), where="post", color="tab:red")
+    steps.set(ylabel="step of the ladder", ylim=(-0.1, 3.1), yticks=range(4))
+    for axes in (lag, streams):
+        axes.axvline(line["fall_s"], linestyle=":", color="grey")
+
+
+def _soak(figure: Any, line: Line, values: Values) -> None:
+    del values
+    lag, memory = figure.subplots(2, 1, sharex=True)
+    for axes, name, label in ((lag, "lag_over_time", "lag of partials, ms"), (memory, "rss_over_time", "memory, MB")):
+        seconds, each = _points(line[name])
+        axes.plot(seconds / 60, each)
+        axes.set(ylabel=label)
+        for killed_s in line["killed_s"]:
+            axes.axvline(killed_s / 60, linestyle=":", color="grey", linewidth=0.5)
+    memory.set(xlabel="minute of the run", ylim=(0, None))
+
+
+def _points(pairs: Sequence[Any]) -> tuple[Any, Any]:
+    """Pairs as two columns."""
+    at, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    return at, values
 
 
 def _bus(figure: Any, line: Line, values: Values) -> None:

@@ -3,10 +3,13 @@
 All clocks are those of one machine. Every wait is bounded.
 """
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -18,10 +21,13 @@ import psutil
 import zmq
 from msgspec import Struct
 
+from clser.bench import crowd
+from clser.bench.account import Account, settle
 from clser.bench.card import Setup
+from clser.bench.crowd import Crowd, Crush, read_crowd
 from clser.bench.load import PACKET_NS, Ledger, Order, read_ledger
-from clser.bench.reader import Received, read_received
-from clser.bench.scene import Scene
+from clser.bench.reader import Received, read_notes, read_received
+from clser.bench.scene import Scene, phases
 from clser.engine import wire
 from clser.engine.errors import FailedError
 from clser.engine.records import ENGINE, Status
@@ -29,6 +35,8 @@ from clser.engine.records import ENGINE, Status
 READY_S = 90.0
 STOP_S = 20.0
 DESCRIPTORS = 8192
+LOOK_S = 0.25
+WORKER = "clser.engine.worker"
 SLACK_S = 60.0
 """Beyond the length of its sound, a load generator that has not ended by then is given up."""
 
@@ -55,15 +63,23 @@ class Play(Struct, frozen=True):
     """Memory of engine and workers before the first stream."""
 
 
-class Rig:
-    """`with Rig(...) as rig: rig.play(...)`, and afterwards `rig.received`."""
+class Press(Struct, frozen=True):
+    crowd: Crowd
+    cpu: Cpu
 
-    def __init__(self, setup: Setup, longest_s: float) -> None:
+
+class Rig:
+    """`with Rig(...) as rig: rig.play(...)`, and afterwards `rig.received`, or `rig.account` where it is to be brief."""
+
+    def __init__(self, setup: Setup, longest_s: float, brief: bool = False) -> None:
         self._setup = setup
         self._longest_s = longest_s
+        self._brief = brief
         self._processes: list[subprocess.Popen[bytes]] = []
         self.received: list[Received] = []
         """Filled when the rig has stopped."""
+        self.account = Account({}, [])
+        """Likewise."""
         self.ready_s = 0.0
         """From the start of the engine's process until it says that it is ready."""
 
@@ -88,13 +104,21 @@ class Rig:
             if kind is None:
                 self._stop(self._engine)  # its last status holds the counters
                 self._stop(self._reader)
-                self.received = read_received(self._folder / "received")
+                if self._brief:
+                    self.account = settle(read_notes(self._folder / "received"))
+                else:
+                    self.received = read_received(self._folder / "received")
                 self._pass_on()
         finally:
             self._kill()
 
-    def play(self, scene: Scene, streams: int = 1, packets: int | None = None) -> Play:
-        """Send the scene once (or so many packets of it, going round), the streams beginning at different places."""
+    def play(
+        self, scene: Scene, streams: int = 1, packets: int | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> Play:
+        """Send the scene once (or so many packets of it, going round), the streams beginning at different places.
+
+        `meanwhile` is called a few times a second.
+        """
         np.save(self._folder / "scene.npy", scene.sound)
         order = Order(
             self._ingest,
@@ -102,15 +126,40 @@ class Rig:
             streams,
             packets or scene.packets,
             str(self._folder / "ledger.npz"),
-            tuple(stream * scene.packets // streams for stream in range(streams)),
+            phases(scene.packets, streams),
         )
         idle_mb = self._rss_mb()
-        load = self._spawn("clser.bench.load", msgspec.json.encode(order).decode())
-        before = self._spent()
-        self._wait(load, order.packets * PACKET_NS / 1e9 + SLACK_S)
-        engine, workers, reader = (after - earlier for after, earlier in zip(self._spent(), before, strict=True))
+        spent = self._run("clser.bench.load", order, order.packets * PACKET_NS / 1e9, meanwhile)
         ledger = read_ledger(self._folder / "ledger.npz")
-        return Play(ledger, Cpu(engine, workers, reader, ledger.cpu_s, ledger.wall_s), idle_mb)
+        return Play(ledger, Cpu(*spent, ledger.cpu_s, ledger.wall_s), idle_mb)
+
+    def press(self, scene: Scene, begin: tuple[int, ...], crush: Crush) -> Press:
+        """More streams than can be carried, each beginning at its packet of the scene."""
+        np.save(self._folder / "scene.npy", scene.sound)
+        out = self._folder / "crowd.npz"
+        order = crowd.Order(self._ingest, str(self._folder / "scene.npy"), begin, crush, str(out))
+        spent = self._run("clser.bench.crowd", order, crush.seconds + crush.after_s)
+        found = read_crowd(out)
+        return Press(found, Cpu(*spent, found.ledger.cpu_s, found.ledger.wall_s))
+
+    def _run(
+        self, module: str, order: Struct, seconds: float, meanwhile: Callable[[], None] | None = None
+    ) -> tuple[float, float, float]:
+        """A load generator, to its end; processor seconds of the engine itself, of its workers, and of the reader."""
+        load = self._spawn(module, msgspec.json.encode(order).decode())
+        before = self._spent()
+        self._wait(load, seconds + SLACK_S, meanwhile)
+        engine, workers, reader = (after - earlier for after, earlier in zip(self._spent(), before, strict=True))
+        return engine, workers, reader
+
+    def kill_worker(self, which: int) -> float | None:
+        """End one of the engine's workers as the kernel would; unix us of it, or None where none is running."""
+        pids = sorted(child.pid for child in self._children() if WORKER in _command(child))
+        if not pids:
+            return None
+        at_us = time.time_ns() / 1000
+        os.kill(pids[which % len(pids)], signal.SIGKILL)
+        return at_us
 
     def _start(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -118,7 +167,9 @@ class Rig:
         socket.subscribe(wire.topic("status", ENGINE))
         socket.connect(self._bus)
         received = str(self._folder / "received")
-        self._reader = self._spawn("clser.bench.reader", self._bus, received, str(self._longest_s + READY_S + SLACK_S))
+        longest = str(self._longest_s + READY_S + SLACK_S)
+        how = ["brief"] if self._brief else []
+        self._reader = self._spawn("clser.bench.reader", self._bus, received, longest, *how)
         overrides = [*self._setup.overrides, f"bus.publish={self._bus}"]
         began_us = time.time_ns() / 1000
         self._engine = self._spawn("clser.bench.serve", self._ingest, self._setup.source, *overrides)
@@ -147,14 +198,16 @@ class Rig:
         self._processes.append(process)
         return process
 
-    def _wait(self, load: subprocess.Popen[bytes], seconds: float) -> None:
+    def _wait(self, load: subprocess.Popen[bytes], seconds: float, meanwhile: Callable[[], None] | None = None) -> None:
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
             try:
-                code = load.wait(0.25)
+                code = load.wait(LOOK_S)
             except subprocess.TimeoutExpired:
                 if self._engine.poll() is not None:
                     raise FailedError(f"the engine ended under load: {self._words()}") from None
+                if meanwhile is not None:
+                    meanwhile()
                 continue
             if code:
                 raise FailedError("the load generator failed; its own words are above")
@@ -164,8 +217,12 @@ class Rig:
     def _spent(self) -> tuple[float, float, float]:
         """Processor seconds so far of the engine itself, of its workers, and of the reader."""
         engine = psutil.Process(self._engine.pid)
-        workers = sum(_seconds(child) for child in engine.children(recursive=True))
+        ended = engine.cpu_times()  # what workers that were killed had spent is kept by who started them
+        workers = sum(map(_seconds, self._children())) + float(ended.children_user + ended.children_system)
         return _seconds(engine), workers, _seconds(psutil.Process(self._reader.pid))
+
+    def _children(self) -> list[psutil.Process]:
+        return list(psutil.Process(self._engine.pid).children(recursive=True))
 
     def _rss_mb(self) -> float:
         engine = psutil.Process(self._engine.pid)
@@ -206,6 +263,13 @@ def _allow_many_sockets() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -31,6 +31,10 @@ LEAST_RUN = 6
 """Windows in a row that must sound: clicks do not count."""
 PAUSE_S = (0.05, 0.25)
 """Between phrases of somebody who talks all the time."""
+SEAM_S = 1.0
+"""Ends a scene that is played in a circle and has to sound alike in each round: long enough to end any utterance."""
+STEP = 8
+"""Packets after which frames of all networks (20 and 32 ms) begin together again."""
 PHRASE_S = (0.7, 4.0)
 """Clips that sound for less or more than this are left out of scenes."""
 
@@ -94,6 +98,20 @@ def talking(takes: list[Take], duty: float, least_s: float, seed: int, source: s
             if length_s >= least_s:
                 break
     return _lay(order, gaps, random, source)
+
+
+def circle(scene: Scene, seed: int) -> Scene:
+    """The scene with a pause behind it, to a whole number of steps: every round of it is cut into the same frames."""
+    step = STEP * PACKET
+    tail = samples(SEAM_S * 1000)
+    tail += -(len(scene.sound) + tail) % step
+    faint = np.float32(10 ** (NOISE_DBFS / 20)) * np.random.default_rng(seed).standard_normal(tail, dtype=np.float32)
+    return Scene(np.concatenate((scene.sound, to_s16(faint))), scene.phrases, scene.source)
+
+
+def phases(packets: int, streams: int) -> tuple[int, ...]:
+    """Where in a scene of so many packets each of the streams begins: evenly, at whole steps."""
+    return tuple(stream * packets // streams // STEP * STEP for stream in range(streams))
 
 
 def find_takes(corpora: Path | None, most: int, seed: int) -> tuple[list[Take], str]:

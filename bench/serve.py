@@ -21,7 +21,7 @@ async def serve(endpoint: str, config: str, overrides: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us decides when we stop
     parent = os.getppid()
     async with Engine.from_config(config, *overrides) as engine:
-        source = open_source(f"zmq:{endpoint}", SourceSettings())
+        source = open_source(f"zmq:{endpoint}", SourceSettings(ingest=engine.config.ingest))
         running = [asyncio.create_task(source.run(engine)), asyncio.create_task(engine.run_until_failed())]
         try:
             while not stop.is_set() and os.getppid() == parent and not any(task.done() for task in running):

@@ -11,9 +11,13 @@ import time
 import msgspec
 from msgspec import Struct
 
-from clser.engine.errors import ClserError
+from clser.engine.clock import RealClock
+from clser.engine.control import Control, Facts
+from clser.engine.doors import Doors
+from clser.engine.errors import ClserError, GivenError
+from clser.engine.places import control_beside
 from clser.engine.publish import Bus, BusConfig
-from clser.engine.records import Emotion, Explain, Modality, Model, Result, Timing, Weights
+from clser.engine.records import Emotion, Explain, Modality, Model, Result, Stage, Timing, Weights
 
 LABELS = ("anger", "boredom", "calm", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -24,6 +28,32 @@ class Say(Struct, frozen=True):
     count: int
     per_s: float
     streams: int = 1
+    final_every: int = 0
+    """Of so many messages one is a final; 0 for none."""
+
+
+def is_final(order: Say, at: int) -> bool:
+    """Whether message `at` of the order is a final: the streams have theirs in turn."""
+    return order.final_every > 0 and (at + at // order.streams) % order.final_every == 0
+
+
+class Nobody:
+    """What the control socket asks of an engine, where there is none: subscribers want nothing but the past of the bus."""
+
+    def ready(self) -> Facts:
+        return {"ready": True, "state": "ready", "detail": "a bus and nothing behind it"}
+
+    def describe(self) -> Facts:
+        return {}
+
+    def reload(self, overrides: tuple[str, ...]) -> Facts:
+        raise GivenError(f"{len(overrides)} settings: there is no engine here")
+
+    def mute(self, stream: str, muted: bool) -> None:
+        raise GivenError(f"mute {stream!r} {muted}: there is no engine here")
+
+    def reset_speaker(self, stream: str, speaker: str | None) -> None:
+        raise GivenError(f"reset_speaker {stream!r} {speaker!r}: there is no engine here")
 
 
 def sample_result(stream: str) -> Result:
@@ -64,19 +94,32 @@ async def say(bus: Bus, order: Say) -> None:
         wait_s = begin_s + at / order.per_s - time.monotonic()
         await asyncio.sleep(max(0.0, wait_s))
         template = templates[at % len(templates)]
-        bus.publish(msgspec.structs.replace(template, revision=at, captured_unix_us=time.time_ns() // 1000))
+        stage: Stage = "final" if is_final(order, at) else "partial"
+        bus.publish(
+            msgspec.structs.replace(
+                template, utterance=at, revision=at, stage=stage, captured_unix_us=time.time_ns() // 1000
+            )
+        )
 
 
 async def serve(endpoint: str) -> None:
-    bus = Bus(BusConfig(publish=endpoint))
-    bus.open()
+    doors = Doors()
+    doors.open()
+    bus = Bus(BusConfig(publish=endpoint), RealClock())
+    bus.open(doors)
+    control = Control(Nobody(), bus)
+    beside = control_beside(endpoint)
+    if beside is not None:
+        control.open(beside, doors)
     try:
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             await say(bus, msgspec.json.decode(line, type=Say))
             print("said", flush=True)
     finally:
+        control.close()
         bus.close()
+        doors.close()
 
 
 def main() -> int:

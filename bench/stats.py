@@ -50,8 +50,21 @@ def slope(at_s: ArrayLike, values: ArrayLike) -> Slope:
 def medians_per_second(at_s: ArrayLike, values: ArrayLike) -> tuple[Numbers, Numbers]:
     """The middle of each second that has values, and their median: one stray value moves no line."""
     seconds, data = np.floor(np.asarray(at_s, np.float64)), np.asarray(values, np.float64)
-    each = np.unique(seconds)
-    return each + 0.5, np.array([np.median(data[seconds == second]) for second in each], np.float64)
+    order = np.argsort(seconds, kind="stable")
+    each, starts = np.unique(seconds[order], return_index=True)
+    piles = np.split(data[order], starts[1:])
+    return each + 0.5, np.array([np.median(pile) for pile in piles if pile.size], np.float64)
+
+
+def settled_after(at_s: Numbers, values: Numbers, begin_s: float, limit: float, still_s: float = 10.0) -> float | None:
+    """Seconds from `begin_s` until each second's value is at most `limit`, and stays so for `still_s` or to the end; else None."""
+    inside = at_s >= begin_s - 0.5
+    at, above = at_s[inside], at_s[inside & (values > limit)]
+    for start_s in (begin_s, *(above + 0.5)):
+        after = above[above > start_s]
+        if not after.size or after[0] > start_s + still_s:
+            return float(start_s - begin_s) if (at > start_s).any() else None
+    return None
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float | None:

@@ -8,26 +8,35 @@ with Subscriber() as subscriber:
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import zmq
 
+from clser.clients.control import Control, control_endpoint
+from clser.clients.gaps import Gaps
+from clser.clients.recovery import Recovery
+from clser.clients.sockets import Context, Socket, changed, connect, read, receive, wait
+from clser.clients.waiting import MOST, Waiting
 from clser.engine import wire
-from clser.engine.errors import ClserError, GivenError
+from clser.engine.errors import GivenError
 from clser.engine.places import default_endpoint
 from clser.engine.records import ENGINE, Message, Result
 
 QUEUE = 50  # messages ZeroMQ keeps for a reader that does not keep up
 BUFFER_BYTES = 16_384  # the kernel's: small, since what lies in it only gets older
-MOST_BYTES = 1 << 20  # a message of ours has a few KB
-MOST_WAITING = 1024
 BURST = 64  # messages in a row before others get their turn
-MOST_TOPICS = 4096
+SETTLED_S = 3.0  # after so long whoever joined has heard of every topic
+WORTH_SAYING = 20  # so many overtaken ones at once are no accident
 
 
 class Subscriber:
-    """Messages in the order they were sent, each once. What is not ours is counted in `refused` and passed over."""
+    """Messages in the order they were sent, each once. What is not ours is counted in `refused` and passed over.
+
+    A jump in a topic's numbers shows that messages were lost on the way. They are asked for over the engine's control socket
+    while reading goes on, and delivered as soon as they come: behind newer ones, but no final is left out or comes twice.
+    """
 
     def __init__(
         self,
@@ -36,42 +45,46 @@ class Subscriber:
         kind: str | Sequence[str] | None = None,
         stream: str | None = None,
         timeout_s: float | None = None,
-        keep_latest: bool = False,
+        keep_latest: bool = True,
         with_engine: bool = False,
+        replay_s: float = 0.0,
+        control: str = "auto",
+        keys: str | Path | None = None,
     ) -> None:
         """`kind` and `stream` choose (without them: everything, the continuous track too); `with_engine` adds the engine's
         own status. Iteration ends when nothing came for `timeout_s`. With `keep_latest`, partials and frames that newer
         ones of their topic have overtaken are left out, so that a slow reader is always up to date; finals never are.
+        `replay_s` begins with so much of the past. `control` is where to ask for what was lost: `auto` (beside the endpoint,
+        on this machine), an endpoint, or empty for nowhere. `keys` is a folder of CURVE keys, for tcp endpoints.
         """
-        kinds: Sequence[str | None] = [kind] if kind is None or isinstance(kind, str) else kind
-        prefixes = {prefix for each in kinds for prefix in wire.prefixes(each, stream)}
-        if with_engine:
-            prefixes.add(wire.topic("status", ENGINE))
+        prefixes = _prefixes(kind, stream, with_engine)
         self.endpoint = default_endpoint() if endpoint == "auto" else endpoint
         self.timeout_s = timeout_s
-        self.missed = 0
-        """Messages that were sent and did not get here."""
-        self.refused = 0
-        """Messages that are none of ours."""
-        self.overtaken = 0
-        """Messages left out because a newer one was there already."""
-        self._keep_latest = keep_latest
-        self._waiting: dict[object, Message] = {}
-        self._taken = self._served = 0
-        self._last: dict[bytes, tuple[int, int]] = {}
-        self._just_joined: set[bytes] = set()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.rcvhwm = QUEUE
-        self._socket.setsockopt(zmq.RCVBUF, BUFFER_BYTES)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
-        for prefix in prefixes:
-            self._socket.subscribe(prefix)
+        asking = control_endpoint(control, self.endpoint)
+        if replay_s and asking is None:
+            raise GivenError(
+                f"no control socket is known for {endpoint}, and without one there is no past: give its endpoint"
+            )
+        self._refused = self._served = self._in_a_row = 0
+        self._told = (0, 0, 0, 0, 0)
+        self._began_s: float | None = None
+        self._waiting = Waiting(keep_latest)
+        self._gaps = Gaps()
+        self._context: Context = zmq.Context(io_threads=1)
         try:
-            self._socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
+            self._socket = self._connect(prefixes, keys)
+            self._control = Control(asking, keys, context=self._context) if asking else None
+        except BaseException:
             self.close()
-            raise GivenError(f"endpoint {endpoint!r}: {error}; give auto, ipc://PATH or tcp://HOST:PORT") from error
+            raise
+        self._recovery = Recovery(self._control, self._gaps, prefixes, lasting=keep_latest, replay_s=replay_s)
+
+    def _connect(self, prefixes: list[bytes], keys: str | Path | None) -> Socket:
+        options: dict[int, int] = {zmq.RCVHWM: QUEUE, zmq.RCVBUF: BUFFER_BYTES}
+        socket = connect(self._context, zmq.SUB, self.endpoint, keys, options)
+        for prefix in prefixes:
+            socket.setsockopt(zmq.SUBSCRIBE, prefix)
+        return socket
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -84,20 +97,21 @@ class Subscriber:
     ) -> None:
         self.close()
 
+    # --- reading --------------------------------------------------------------------------------------------------
+
     def __iter__(self) -> Iterator[Message]:
         while (message := self.receive(self.timeout_s)) is not None:
             yield message
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message, or None if none came in that time (None waits for ever, 0 not at all)."""
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            message = self._next()
-            if message is not None:
-                return message
-            left_ms = None if until is None else max(0, round((until - time.monotonic()) * 1000))
-            if not self._socket.poll(left_ms) and left_ms is not None:
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while (message := self._next()) is None:
+            left_s = None if until_s is None else until_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
                 return None
+            wait(self._sources(), self._patience_s(left_s))
+        return message
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         while (message := await self.areceive(self.timeout_s)) is not None:
@@ -108,76 +122,107 @@ class Subscriber:
         self._served += 1
         if self._served % BURST == 0:
             await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (message := self._next()) is None:
-                    await self._readable()
-        except TimeoutError:
-            return None
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while (message := self._next()) is None:
+            left_s = None if until_s is None else until_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return None
+            await changed(self._sources(), self._patience_s(left_s))
         return message
 
-    async def _readable(self) -> None:
-        # Its descriptor tells of changes only, so this is right only after a receive that found nothing.
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-        descriptor = self._socket.get(zmq.FD)
-        assert isinstance(descriptor, int)
-        loop.add_reader(descriptor, changed.set)
-        try:
-            await changed.wait()
-        finally:
-            loop.remove_reader(descriptor)
+    def _sources(self) -> list[Socket]:
+        live = [] if self._recovery.first else [self._socket]
+        return [*live, self._control.socket] if self._control is not None and self._recovery.asking else live
+
+    def _patience_s(self, left_s: float | None) -> float | None:
+        due_s = 0.0 if self._in_a_row else self._recovery.due_s  # with some left in the socket, it tells of no change
+        return left_s if due_s is None else due_s if left_s is None else min(left_s, due_s)
+
+    # --- what went wrong ------------------------------------------------------------------------------------------
+
+    @property
+    def missed(self) -> int:
+        """Messages that were sent, did not get here, and cannot be had any more."""
+        return self._gaps.missed
+
+    @property
+    def recovered(self) -> int:
+        """Messages that did not get here by themselves and came when they were asked for."""
+        return self._gaps.recovered
+
+    @property
+    def overtaken(self) -> int:
+        """Messages left out because a newer one was there already."""
+        return self._waiting.overtaken + self._gaps.passed
+
+    @property
+    def restarts(self) -> int:
+        """How often another engine took over."""
+        return self._gaps.restarts
+
+    @property
+    def refused(self) -> int:
+        """Messages that are none of ours."""
+        return self._refused + self._recovery.refused + (self._control.refused if self._control is not None else 0)
+
+    def trouble(self) -> str:
+        """What went wrong since the last call, in a line for people; empty if nothing did."""
+        now = (self.overtaken, self.recovered, self.missed, self.restarts, self._recovery.unanswered)
+        overtaken, recovered, missed, restarts, unanswered = (n - m for n, m in zip(now, self._told, strict=True))
+        self._told = now
+        said = ["the engine was restarted"] if restarts > 0 else []
+        if recovered > 0 or missed > 0 or overtaken >= WORTH_SAYING:
+            named = (
+                (overtaken, f"partial{'s' * (overtaken != 1)} overtaken"),
+                (recovered, f"message{'s' * (recovered != 1)} recovered"),
+                (missed, "lost"),
+            )
+            said.append("fell behind: " + ", ".join(f"{count} {words}" for count, words in named if count > 0))
+        if unanswered > 0 and self._control is not None:
+            said.append(f"nobody answers at {self._control.endpoint}")
+        return "; ".join(said)
+
+    # --- what came ------------------------------------------------------------------------------------------------
 
     def _next(self) -> Message | None:
-        """A message that is there already."""
-        if not self._keep_latest:
-            return self._take()
-        while len(self._waiting) < MOST_WAITING and (message := self._take()) is not None:
-            topic = (wire.kind_of(message), message.stream)
-            passing = topic[0] == "frame" or (isinstance(message, Result) and not message.final)
-            if topic[0] in ("frame", "result") and self._waiting.pop(topic, None) is not None:
-                self.overtaken += 1
-            self._taken += 1
-            self._waiting[topic if passing else self._taken] = message
-        if not self._waiting:
-            return None
-        return self._waiting.pop(next(iter(self._waiting)))
+        """A message that is there already. Reading takes in all that has come, since what lies in the socket only gets older."""
+        again = True
+        while again:
+            past = self._recovery.first
+            if not past:
+                self._take_live()
+            while not self._waiting.full and (message := self._recovery.take()) is not None:
+                self._waiting.put(message)
+            again = past and not self._recovery.first
+        return self._waiting.pop()
 
-    def _take(self) -> Message | None:
-        """The next message in the socket that is ours and new."""
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            try:
-                topic, body = frames
-                message = wire.decode(body)
-            except (ClserError, ValueError, RecursionError):
-                self.refused += 1
-                continue
-            if topic != wire.topic(wire.kind_of(message), message.stream):
-                self.refused += 1
-            elif self._is_new(topic, message):
-                return message
+    def _take_live(self) -> None:
+        for _ in range(MOST):
+            if self._waiting.full:
+                return
+            frames = receive(self._socket)
+            if frames is None:
+                if self._in_a_row >= QUEUE:
+                    self._recovery.look()  # the queue was full: what came last may be lost, and no jump shows it
+                self._in_a_row = 0
+                return
+            self._in_a_row += 1
+            self._enter(frames)
 
-    def _is_new(self, topic: bytes, message: Message) -> bool:
-        """Whether it was not here before: whoever joins late makes the engine send the last messages to everybody again."""
-        epoch, seq = self._last.pop(topic, (0, 0))
-        known = epoch == message.epoch
-        new = not known or message.seq > seq
-        self._last[topic] = (message.epoch, message.seq) if new else (epoch, seq)
-        if not new:
-            return False
-        if not known:
-            self._just_joined.add(topic)
-        else:
-            # On joining, a stream's last final comes before its last result: what lies between them is not missing.
-            if topic not in self._just_joined or not isinstance(message, Result):
-                self.missed += message.seq - seq - 1
-            self._just_joined.discard(topic)
-        if len(self._last) > MOST_TOPICS:
-            oldest = next(iter(self._last))
-            del self._last[oldest]
-            self._just_joined.discard(oldest)
-        return True
+    def _enter(self, frames: list[bytes]) -> None:
+        message = read(frames)
+        if message is None:
+            self._refused += 1
+            return
+        now_s = time.monotonic()
+        self._began_s = self._began_s or now_s
+        self._gaps.settled = self._gaps.settled or now_s > self._began_s + SETTLED_S
+        final = isinstance(message, Result) and message.final
+        if self._gaps.live(frames[0], message.epoch, message.seq, final):
+            self._waiting.put(message)
+
+
+def _prefixes(kind: str | Sequence[str] | None, stream: str | None, with_engine: bool) -> list[bytes]:
+    kinds: Sequence[str | None] = [kind] if kind is None or isinstance(kind, str) else kind
+    found = {prefix for each in kinds for prefix in wire.prefixes(each, stream)}
+    return sorted(found | ({wire.topic("status", ENGINE)} if with_engine else set()))

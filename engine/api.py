@@ -9,27 +9,36 @@ async with Engine.from_config("live") as engine:
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 import psutil
 
 from clser.engine import config as configuration
 from clser.engine.clock import Clock, RealClock
 from clser.engine.config import Config
-from clser.engine.errors import FailedError
+from clser.engine.control import Control
+from clser.engine.doors import Doors
+from clser.engine.errors import FailedError, GivenError
 from clser.engine.handle import Messages, Stream
+from clser.engine.health import MetricsServer
 from clser.engine.logs import log
+from clser.engine.metrics import Metrics
 from clser.engine.pipeline import Pipeline
-from clser.engine.places import runtime_dir
-from clser.engine.pool import LocalPool, Pool
+from clser.engine.places import control_beside, runtime_dir
+from clser.engine.pool import Pool, open_pool
 from clser.engine.privacy import Keeper
 from clser.engine.publish import Bus
-from clser.engine.records import SAMPLE_RATE_HZ, Result, SampleFormat
+from clser.engine.records import SAMPLE_RATE_HZ, SCHEMA, Result, SampleFormat
+from clser.engine.reload import applies, changes, settings
 from clser.engine.resample import Resampler, check_layout
 from clser.engine.worker import WorkerConfig
+from clser.models.labels import PUBLISHED
 
 TICK_S = 0.1
 PROBE_S = 0.02
@@ -41,29 +50,42 @@ class Engine:
 
     def __init__(self, config: Config, clock: Clock | None = None, pool: Pool | None = None) -> None:
         self.config = config
+        self.doors = Doors(config.bus.keys)
+        self._source: str | Path | None = None
+        self._overrides: tuple[str, ...] = ()
         self._clock = clock or RealClock()
         self._pool = pool
-        self._bus = Bus(config.bus)
+        self._bus = Bus(config.bus, self._clock)
+        self._control = Control(self, self._bus)
+        self._metrics = Metrics(self._numbers, self._clock)
+        self._health = MetricsServer(self._metrics, self.ready)
+        self.others: list[Callable[[], Mapping[str, float]]] = []
+        """Counters of what works beside it, such as a socket for sound; they come with the heartbeat."""
+        self.waits: list[Callable[[], float]] = []
+        """For how many seconds sound has been waiting to be taken in, of each such socket."""
         self._keeper = Keeper(config.privacy) if config.privacy.keeps else None
-        self._streams: set[Stream] = set()
+        self._streams: dict[str, Stream] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._lags_ms: deque[float] = deque(maxlen=round(config.bus.heartbeat_s / PROBE_S))
 
     @classmethod
     def from_config(cls, source: str | Path = "live", *overrides: str) -> Self:
         """`source` names a shipped config or a YAML file; overrides read `section.key=value`."""
-        return cls(configuration.load(source, list(overrides)))
+        engine = cls(configuration.load(source, list(overrides)))
+        engine._source, engine._overrides = source, overrides
+        return engine
 
     async def __aenter__(self) -> Self:
-        worker = WorkerConfig(self.config.vad, self.config.model.voice, self.config.pool.compute)
-        self._pool = self._pool or LocalPool(self.config.pool, worker, runtime_dir(), self._clock)
+        config = self.config
+        worker = WorkerConfig(config.vad, config.model.voice, backend=config.model.backend)
+        self._pool = self._pool or open_pool(config.pool, worker, runtime_dir(), self._clock)
         self._pipeline = Pipeline(self.config, self._clock, self._pool, self._bus, self._keeper)
         try:
-            self._bus.open()
+            await self._open_sockets()
             await self._pipeline.start()
         except BaseException:
             await self._pool.stop()
-            self._bus.close()
+            await self._close_sockets()
             raise
         if self._keeper is not None:
             self._keeper.start()
@@ -88,9 +110,28 @@ class Engine:
             await self._pool.stop()
             if self._keeper is not None:
                 await self._keeper.stop()
-            self._bus.close()
+            await self._close_sockets()
         if kind is None and self._pipeline.failure is not None:
             raise self._pipeline.failure  # leaving as if all were well would hide finals that never came
+
+    async def _open_sockets(self) -> None:
+        """Before the workers are warm: whoever asks can see that the engine lives, and is not ready."""
+        self.doors.open()
+        self._bus.open(self.doors)
+        asked = self.config.bus.control
+        if asked == "auto":
+            asked = (self._bus.endpoint and control_beside(self._bus.endpoint)) or ""
+        if asked:
+            self._control.open(asked, self.doors)
+        if self.config.metrics.bind:
+            self._bus.tap(self._metrics.take, lambda: None, frames=False)
+            await self._health.start(self.config.metrics)
+
+    async def _close_sockets(self) -> None:
+        await self._health.stop()
+        self._control.close()
+        self._bus.close()
+        self.doors.close()
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         """They run for ever; without one of them the engine would only seem to be well."""
@@ -99,7 +140,7 @@ class Engine:
 
     async def _drain(self) -> None:
         """Close what is open and wait for the finals, but not for ever."""
-        closing = [stream.close() for stream in tuple(self._streams)]
+        closing = [stream.close() for stream in tuple(self._streams.values())]
         try:
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), DRAIN_S)
         except TimeoutError:
@@ -130,10 +171,14 @@ class Engine:
             resampler=Resampler(sample_rate_hz, channels),
             sample_format=format,
             speaker=speaker,
-            on_closed=self._streams.discard,
+            on_closed=self._forget,
         )
-        self._streams.add(stream)
+        self._streams[name] = stream
         return stream
+
+    def _forget(self, stream: Stream) -> None:
+        if self._streams.get(stream.name) is stream:
+            del self._streams[stream.name]
 
     def messages(self, frames: bool = False) -> Messages:
         """Everything the engine publishes from now on (with `frames`, the continuous track too); ends with the engine."""
@@ -145,10 +190,71 @@ class Engine:
             await self._clock.sleep(TICK_S)
         raise self._pipeline.failure
 
+    # --- what may be asked of it while it runs (control.py) -------------------------------------------------------
+
+    def ready(self) -> dict[str, Any]:
+        """Whether every worker has warmed up and none is down."""
+        state = self._pipeline.state
+        return {"ready": state == "ready", "state": state}
+
+    def describe(self) -> dict[str, Any]:
+        """What runs here."""
+        pipeline = self._pipeline
+        return {
+            "engine": {
+                "version": version("clser-stream"),
+                "schema": SCHEMA,
+                "epoch": self._bus.epoch,
+                "state": pipeline.state,
+                "publish": self._bus.endpoint,
+                "control": self._control.endpoint,
+            },
+            "classes": list(PUBLISHED),
+            "model": msgspec.to_builtins(pipeline.voice) if pipeline.voice else None,
+            "streams": [stream.describe() for stream in self._streams.values()],
+            "counters": pipeline.totals(),
+            "settings": {
+                path: {"value": value, "changes": applies(path)} for path, value in settings(self.config).items()
+            },
+        }
+
+    def reload(self, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Read the config again, with `overrides` upon it, and take over what may change now; all of it or nothing."""
+        if self._source is None:
+            config = configuration.changed(self.config, list(overrides))
+        else:
+            config = configuration.load(self._source, [*self._overrides, *overrides])
+        changed = changes(self.config, config)
+        self._overrides += overrides
+        self.config = config
+        self._pipeline.configure(config)
+        self._pipeline.say("reloaded", ", ".join(path for paths in changed.values() for path in paths))
+        return {"changed": changed}
+
+    def mute(self, stream: str, muted: bool = True) -> None:
+        """While muted, the stream's sound counts but is not heard."""
+        self._stream(stream).mute(muted)
+
+    def reset_speaker(self, stream: str, speaker: str | None = None) -> None:
+        """Somebody else speaks from here on."""
+        self._stream(stream).new_speaker(speaker)
+
+    def _stream(self, name: str) -> Stream:
+        if name not in self._streams:
+            there = ", ".join(sorted(self._streams)[:8]) or "none"
+            raise GivenError(f"stream {name!r} is not open; open are: {there}")
+        return self._streams[name]
+
+    # --- its own tasks --------------------------------------------------------------------------------------------
+
     async def _tick(self) -> None:
+        due_s = self._clock.monotonic_s()
         while True:
+            due_s += TICK_S
             await self._clock.sleep(TICK_S)
-            self._pipeline.tick()
+            now_s = self._clock.monotonic_s()
+            self._pipeline.tick(max([now_s - due_s, *(wait() for wait in self.waits)]))
+            due_s = now_s
 
     async def _probe(self) -> None:
         """How late the event loop runs."""
@@ -158,22 +264,30 @@ class Engine:
             self._lags_ms.append(max(0.0, self._clock.monotonic_s() - before - PROBE_S) * 1000)
 
     async def _heartbeat(self) -> None:
-        assert self._pool is not None
         while True:
             await self._clock.sleep(self.config.bus.heartbeat_s)
-            rss = sum(_rss_mb(pid) for pid in (None, *self._pool.pids))
-            lags = self._lags_ms or [0.0]
-            extra = {
-                "loop_lag_ms_p99": float(np.percentile(lags, 99)),
-                "rss_mb": rss,
-                "sent": self._bus.sent,
-                "unread": self._bus.unread,
-            }
-            self._pipeline.say(
-                "heartbeat",
-                self._keeper.trouble if self._keeper else "",
-                extra={k: round(v, 2) for k, v in extra.items()},
-            )
+            trouble = self._keeper.trouble if self._keeper else ""
+            self._pipeline.say("heartbeat", trouble, extra=self._vitals())
+
+    def _vitals(self) -> dict[str, float]:
+        """How engine and sockets are, beside the pipeline's own counters."""
+        assert self._pool is not None
+        vitals = {
+            "loop_lag_ms_p99": float(np.percentile(self._lags_ms or [0.0], 99)),
+            "rss_mb": sum(_rss_mb(pid) for pid in (None, *self._pool.pids)),
+            "sent": self._bus.sent,
+            "unread": self._bus.unread,
+            "replay_cut_short": self._bus.history.cut_short,
+            "control_refused": self._control.refused,
+            "metrics_refused": self._health.refused,
+            "turned_away": self.doors.turned_away,
+        }
+        for counters in self.others:
+            vitals.update(counters())
+        return {name: round(value, 2) for name, value in vitals.items()}
+
+    def _numbers(self) -> dict[str, float]:
+        return {**self._pipeline.totals(), **self._vitals(), "ready": self.ready()["ready"]}
 
 
 def _rss_mb(pid: int | None) -> float:

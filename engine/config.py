@@ -12,7 +12,9 @@ from msgspec import Struct
 
 from clser.engine.errors import GivenError
 from clser.engine.fuse import FuseConfig
+from clser.engine.health import MetricsConfig
 from clser.engine.ingest import IngestConfig
+from clser.engine.overload import OverloadConfig
 from clser.engine.pool import PoolConfig
 from clser.engine.privacy import PrivacyConfig
 from clser.engine.publish import BusConfig
@@ -23,7 +25,9 @@ from clser.engine.vad import VadConfig
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     voice: str = "voice_gru"
-    """A shipped model's name, or the path of an .onnx file."""
+    """A shipped model's name, or the path of an .onnx file (for `torch`, of a .safetensors file)."""
+    backend: Literal["onnx", "torch"] = "onnx"
+    """`torch` needs the extra of that name, and keeps the streams' state on the GPU."""
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,8 +41,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     model: ModelConfig = ModelConfig()
     fuse: FuseConfig = FuseConfig()
     pool: PoolConfig = PoolConfig()
+    overload: OverloadConfig = OverloadConfig()
     bus: BusConfig = BusConfig()
     ingest: IngestConfig = IngestConfig()
+    metrics: MetricsConfig = MetricsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     log: LogConfig = LogConfig()
 
@@ -60,6 +66,14 @@ def load(source: str | Path = "live", overrides: list[str] | None = None) -> Con
     for override in overrides or []:
         _override(values, override)
     return from_values(values, str(source))
+
+
+def changed(config: Config, overrides: list[str]) -> Config:
+    """That config with `section.key=value` overrides upon it."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for override in overrides:
+        _override(values, override)
+    return from_values(values, "in use")
 
 
 def from_values(values: dict[str, Any], source: str) -> Config:
@@ -96,7 +110,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise GivenError(f"config {str(source)!r}: give one of {', '.join(names())}, or the path of a .yaml file")
     try:
         values = yaml.load(text, _Yaml)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise GivenError(f"config {source}: it is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
@@ -114,7 +128,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise GivenError(f"--set {override!r}: write section.key=value, like segment.end_ms=200")
     try:
         value = yaml.load(text, _Yaml) if text else ""
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise GivenError(f"--set {override!r}: {text!r} is no YAML value") from error
     inner = values.setdefault(section, {})
     if isinstance(inner, dict):

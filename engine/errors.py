@@ -4,6 +4,7 @@ ClserError
  ├─ GivenError      (exit 2)  a wrong argument, config or input
  ├─ MissingError    (exit 3)  something needed is not there: device, model, package, a port in use
  └─ FailedError     (exit 1)  it failed while running: a device pulled out, workers gone for good
+     └─ OverloadedError       there is more to do than can be done: no new streams for now
 """
 
 
@@ -29,3 +30,7 @@ class FailedError(ClserError):
     """It broke while running: a device pulled out, workers that die again and again."""
 
     exit_code = 1
+
+
+class OverloadedError(FailedError):
+    """There is more to do than can be done just now."""

@@ -3,22 +3,27 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clser.engine.clock import Clock
+from clser.engine.drift import CaptureClock
 from clser.engine.errors import FailedError, GivenError
+from clser.engine.logs import log
 from clser.engine.pipeline import Pipeline
 from clser.engine.publish import Bus
-from clser.engine.records import SAMPLE_RATE_HZ, AudioChunk, Message, Result, SampleFormat, samples
+from clser.engine.records import AudioChunk, Message, Result, SampleFormat, samples, seconds
 from clser.engine.resample import Resampler, from_bytes
 from clser.engine.stream import StreamConfig
 
 MESSAGES_KEPT = 4096
-Packet = bytes | bytearray | memoryview | NDArray[np.int16] | NDArray[np.float32]
+Sound = NDArray[np.int16] | NDArray[np.float32]
+Packet = bytes | bytearray | memoryview | Sound
 PIECE_S = 0.5  # longer packets are taken in by pieces
+LONGEST_GAP_S = 10 * 365 * 86_400  # beyond it, numbers begin to lose their last digits
 
 
 class Messages:
@@ -78,6 +83,7 @@ class Stream:
         self._clock = clock
         self._on_closed = on_closed
         self._resampler = resampler
+        self._captures = CaptureClock(resampler.sample_rate_hz)
         self._format: SampleFormat = sample_format
         self._results: deque[Result] = deque()
         self._news = asyncio.Event()
@@ -97,7 +103,7 @@ class Stream:
 
         Waits while the engine is behind, so that a file can be fed as fast as it is read.
         """
-        for chunk in self._pieces(pcm, captured_unix_us):
+        for chunk in self._pieces(self._samples(pcm), captured_unix_us, live=False):
             self._accept(chunk)
             try:
                 while self._behind() and not self._state.ended:
@@ -116,39 +122,48 @@ class Stream:
     ) -> None:
         """For live sources: never waits. What the engine cannot keep up with is dropped, and published as a gap.
 
-        `start_sample`, in the stream's own rate, tells of samples that were lost on the way.
+        `start_sample`, in the stream's own rate, tells of samples that were lost on the way. What comes again is left out;
+        GivenError where that is all there is.
         """
-        chunks = self._pieces(pcm, captured_unix_us)
+        data = self._samples(pcm)
+        self._state.live = True
         if start_sample is not None:
-            self._align(start_sample)
-        for chunk in chunks:
+            data = data[self._align(start_sample, len(data)) :]
+        for chunk in self._pieces(data, captured_unix_us, live=True):
             if self._state.backlog > (self._backlog if self._dropped else self._overflow):
                 self._dropped += len(chunk.data)
                 self.next_sample += len(chunk.data)
             else:
                 self._accept(chunk)
 
-    def _pieces(self, pcm: Packet, captured_unix_us: int | None) -> list[AudioChunk]:
-        """The packet in pieces that the ring has room for, each with when its last sample was captured."""
+    def _samples(self, pcm: Packet) -> Sound:
+        """The packet as [samples, channels]; refused as a whole or not at all."""
         self._check_open()
-        data = (
-            from_bytes(pcm, self._resampler.channels, self._format)
-            if isinstance(pcm, bytes | bytearray | memoryview)
-            else pcm
-        )
-        rate = self._resampler.sample_rate_hz
-        end_us = captured_unix_us or self._clock.unix_us()
-        most = round(rate * PIECE_S)
-        return [
-            AudioChunk(data[at : at + most], end_us - max(0, len(data) - at - most) * 1_000_000 // rate)
-            for at in range(0, len(data), most)
-        ]
+        if isinstance(pcm, bytes | bytearray | memoryview):
+            pcm = from_bytes(pcm, self._resampler.channels, self._format)
+        return self._resampler.check(pcm)
+
+    def _pieces(self, data: Sound, captured_unix_us: int | None, live: bool) -> list[AudioChunk]:
+        """The packet in pieces that the ring has room for, each with when its last sample was captured."""
+        if len(data) == 0:
+            return []
+        begin = self.next_sample
+        now_us, now_s = self._clock.unix_us(), self._clock.monotonic_s()
+        read = self._captures.hear(begin + len(data), captured_unix_us, now_us, now_s, live)
+        self._state.drift_ppm = self._captures.drift_ppm
+        if read.event:
+            log.warning(read.event, stream=self.name, what=read.detail)
+            self._pipeline.say(read.event, read.detail, stream=self.name)
+        most = round(self._resampler.sample_rate_hz * PIECE_S)
+        cuts = [*range(0, len(data), most), len(data)]
+        return [AudioChunk(data[at:to], self._captures.at(begin + to)) for at, to in pairwise(cuts)]
 
     def _accept(self, chunk: AudioChunk) -> None:
         self._check_open()
         self._own_up()
         pcm = self._resampler.push(chunk.data)
-        self._state.take(pcm, chunk.captured_unix_us, self._clock.monotonic_s())
+        captured_us = chunk.captured_unix_us - self._resampler.held_us
+        self._state.take(pcm, captured_us, self._clock.monotonic_s())
         self.next_sample += len(chunk.data)
         self._pipeline.touch(self._state)
 
@@ -156,7 +171,7 @@ class Stream:
         """No more sound comes: returns when the last final is out, or raises why it never will be."""
         if not self._closing and not self._state.ended:
             self._own_up()
-            self._state.take(self._resampler.finish(), self._clock.unix_us(), self._clock.monotonic_s())
+            self._take_rest()
             self._state.barrier("closed", last=True)
             self._pipeline.touch(self._state)
         self._closing = True
@@ -189,14 +204,46 @@ class Stream:
 
     def mute(self, muted: bool) -> None:
         """While muted (an assistant speaks itself), sound counts but is not heard; what was open gets its final."""
-        if muted and not self._state.muted:
+        if muted == self._state.muted or self._state.ended:
+            return
+        if muted:
             self._state.barrier("muted")
             self._pipeline.touch(self._state)
         self._state.muted = muted
+        self._pipeline.say("muted" if muted else "unmuted", stream=self.name)
+
+    def new_speaker(self, speaker: str | None = None) -> None:
+        """From here on somebody else speaks: what is open gets its final, and nothing is remembered beyond it."""
+        self._check_open()
+        self._state.barrier("speaker", speaker=speaker)
+        self._pipeline.touch(self._state)
+        self._pipeline.say("speaker_reset", stream=self.name)
+
+    def describe(self) -> dict[str, object]:
+        """How it is, for people and dashboards."""
+        state = self._state
+        opened = state.segmenter.open
+        return {
+            "name": self.name,
+            "speaker": state.speaker,
+            "sample_rate_hz": self._resampler.sample_rate_hz,
+            "channels": self._resampler.channels,
+            "sound_s": seconds(state.total),
+            "backlog_s": seconds(state.backlog),
+            "drift_ppm": self.drift_ppm,
+            "utterance": opened.number if opened else None,
+            "muted": state.muted,
+            "worker": state.worker,
+        }
 
     @property
     def closed(self) -> bool:
         return self._state.ended
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """By how many millionths the stream's sample clock is faster than the wall clock; None until that can be told."""
+        return self._captures.drift_ppm
 
     def progressed(self) -> None:
         """The pipeline's word that some sound has been dealt with, or that the stream has ended."""
@@ -217,14 +264,18 @@ class Stream:
     def _behind(self) -> bool:
         return self._state.backlog > self._backlog or (self._read and len(self._results) > self._kept)
 
-    def _align(self, start_sample: int) -> None:
+    def _align(self, start_sample: int, count: int) -> int:
+        """Publish what is missing before a packet, or tell how much of it has been heard already."""
         missing = start_sample - self.next_sample
-        if missing < 0:
+        if missing < 0 and missing + count <= 0:
             raise GivenError(f"stream {self.name!r}: sample {start_sample} came again; the next is {self.next_sample}")
-        if missing:
+        if missing > LONGEST_GAP_S * self._resampler.sample_rate_hz:
+            raise GivenError(f"stream {self.name!r}: a jump of {missing} samples is no gap; count from the opening")
+        if missing > 0:
             self._own_up()
             self._lose(missing, "lost")
             self.next_sample = start_sample
+        return max(0, -missing)
 
     def _own_up(self) -> None:
         """Publish what was dropped in one go, once there is room again."""
@@ -234,8 +285,15 @@ class Stream:
 
     def _lose(self, missing: int, reason: str) -> None:
         """`missing` samples in the stream's own rate are not there; the resampler starts anew behind them."""
-        self._state.take(self._resampler.finish(), self._clock.unix_us(), self._clock.monotonic_s())
-        self._pipeline.gap(self._state, round(missing * SAMPLE_RATE_HZ / self._resampler.sample_rate_hz), reason)
+        self._take_rest()
+        lost = self._resampler.skip(missing)
+        if lost:  # less than a sample at 16 kHz is nothing there
+            self._pipeline.gap(self._state, lost, reason)
+
+    def _take_rest(self) -> None:
+        """What the resampler has held back."""
+        rest = self._resampler.finish()
+        self._state.take(rest, self._captures.at(self._resampler.taken), self._clock.monotonic_s())
 
     def _check_open(self) -> None:
         self._check_alive()

@@ -1,13 +1,18 @@
 """What the engine and a worker say to each other: a MessagePack head in the first frame, samples or numbers in the second.
 
 Engine -> worker: Batch (and the rows' s16 samples, one after the other), Stop.
-Worker -> engine: Ready, Answer (and float32 numbers, row after row), Beat, Broken.
+Worker -> engine: Ready, Answer (and float32 numbers, row after row; then the states that were asked for), Beat, Broken.
+
+The voice activity network hears a stream from its beginning, so its state cannot be made again from the sound that is kept.
+Now and then a row asks for it (`keep`); a stream that moves, or whose worker died, goes on from there (`given`).
 """
 
 from typing import Literal
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 Lane = Literal["vad", "voice"]
 LANES: tuple[Lane, ...] = ("vad", "voice")
@@ -19,12 +24,18 @@ class Row(Struct, frozen=True, array_like=True):
     slot: int
     frames: int
     fresh: bool
+    given: bool = False
+    """Its state comes with the batch."""
+    keep: bool = False
+    """Its state behind the frames goes back with the answer."""
 
 
 class Batch(Struct, frozen=True, array_like=True, tag=True):
     number: int
     lane: Lane
     rows: tuple[Row, ...]
+    states: bytes = b""
+    """float32, of the rows that are `given` theirs."""
 
 
 class Stop(Struct, frozen=True, array_like=True, tag=True):
@@ -53,6 +64,8 @@ class Ready(Struct, frozen=True, array_like=True, tag=True):
 
     vad_frame_samples: int
     voice: VoiceCard
+    vad_state: int = 0
+    """Numbers in a stream's state; 0 for a network that does not hand it out."""
 
 
 class Answer(Struct, frozen=True, array_like=True, tag=True):
@@ -71,6 +84,19 @@ class Broken(Struct, frozen=True, array_like=True, tag=True):
 
     message: str
     exit_code: int
+    device: bool = False
+    """It was the device that broke."""
+
+
+def nonsense(asked: Batch | None, answer: Answer, numbers: NDArray[np.float32], ready: Ready) -> str:
+    """What is wrong with an answer, as one to `asked`; empty if nothing is."""
+    if asked is None or answer.number != asked.number:
+        return f"an answer to batch {answer.number} of {answer.lane}, which it was not asked"
+    width = 1 if answer.lane == "vad" else len(ready.voice.heads)
+    needed = sum(row.frames * width + row.keep * ready.vad_state for row in asked.rows)
+    if len(numbers) != needed:
+        return f"{len(numbers)} numbers where {needed} belong"
+    return "" if np.isfinite(numbers).all() else "numbers that are none"
 
 
 FromEngine = Batch | Stop

@@ -2,9 +2,8 @@
 
     feed -> resample -> ring -> voice activity (worker) -> segment -> emotion (worker) -> fuse -> bus
 
-Each worker has two lanes, voice activity and emotion, with at most one batch under way in each. While a batch is computed,
-streams that get new work wait in the lane's schedule; the next batch takes them all. So batches are small while there is
-time and large when there is not, and the engine is up to date as soon as the machine allows.
+Rows of many streams go to a worker in one batch (lanes.py); which worker has which stream is decided in placing.py; what is
+given up when there is more to do than can be done, in overload.py.
 """
 
 import asyncio
@@ -13,28 +12,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clser.engine import jobs
+from clser.engine import jobs, placing
 from clser.engine.clock import Clock
 from clser.engine.config import Config
-from clser.engine.errors import ClserError, GivenError
+from clser.engine.errors import ClserError, GivenError, OverloadedError
+from clser.engine.lanes import Station, UnderWay
 from clser.engine.logs import log
+from clser.engine.overload import REFUSE, STEPS, Ladder
 from clser.engine.pool import Pool
 from clser.engine.privacy import Keeper
 from clser.engine.publish import KEPT, Bus
 from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
 from clser.engine.report import Reporter, speech
-from clser.engine.schedule import Schedule
 from clser.engine.segment import Ended, Event
 from clser.engine.stream import Heard, Mark, StreamState, Track
 from clser.engine.tally import Tally
 
-MOST_ROWS = {"vad": 256, "voice": 128}
-MOST_FRAMES = 16
-
-
+COUNTERS = (
+    *("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples"),
+    *("workers_lost", "fell_back", "overload_steps", "streams_refused"),
+)
 FEW = 8
 GATHER_S = 0.002
 SILENT = "every sample so far is zero: is the microphone muted, or was the wrong track recorded?"
+
+Numbers = NDArray[np.float32]
 
 
 class Owner(Protocol):
@@ -45,27 +47,6 @@ class Owner(Protocol):
 
     def answered(self, result: Result) -> None:
         """A result, as it was published."""
-
-
-class _Lane:
-    """One kind of work for one worker."""
-
-    def __init__(self) -> None:
-        self.waiting: Schedule[StreamState] = Schedule()
-        self.number = 0
-        self.under_way: list[tuple[StreamState, Track | None, int]] | None = None
-        """(stream, its utterance, frames) of each row of the batch that is being computed."""
-
-
-class _Place:
-    """A worker as the pipeline sees it."""
-
-    def __init__(self) -> None:
-        self.up = True
-        self.lanes: dict[jobs.Lane, _Lane] = {lane: _Lane() for lane in jobs.LANES}
-        self.streams: set[StreamState] = set()
-        self.free_slots: list[int] = []
-        self.woken = False
 
 
 class Pipeline:
@@ -82,19 +63,28 @@ class Pipeline:
         self._numbers: Tally[str] = Tally(KEPT)  # a name that is opened again goes on counting its utterances
         self._past = {"entered": 0, "needed": 0, "replaced": 0, "sound": 0}
         self.state: State = "starting"
+        self.voice: jobs.VoiceCard | None = None
+        """Known once a worker is ready."""
         self.failure: ClserError | None = None
-        self.counters = dict.fromkeys(
-            ("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples", "workers_lost"), 0
-        )
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._ladder = Ladder()
         self.busy_us = 0
 
     async def start(self) -> None:
         """Return when every worker is warm."""
         ready = await self._pool.start(self)
         self.frame_samples = (ready.vad_frame_samples, ready.voice.frame_samples)
-        self._reporter = Reporter(self._config.fuse, ready.voice, self._clock)
-        self._places = [_Place() for _ in range(self._pool.workers)]
-        self._turn("ready", "ready", f"{ready.voice.name} {ready.voice.digest}")
+        self._vad_state = ready.vad_state
+        self.voice = ready.voice
+        self.configure(self._config)
+        self._stations = [Station(number) for number in range(self._pool.workers)]
+        self._turn("ready", f"{ready.voice.name} {ready.voice.digest}")
+
+    def configure(self, config: Config) -> None:
+        """From now on this counts; open streams keep what they were opened with."""
+        self._config = config
+        if self.voice is not None:
+            self._reporter = Reporter(config.fuse, self.voice, self._clock)
 
     # --- streams --------------------------------------------------------------------------------------------------
 
@@ -109,15 +99,18 @@ class Pipeline:
                 else "names that begin with _ are the engine's own"
             )
             raise GivenError(f"stream {name!r}: {why}; take another name")
+        if not self._ladder.admits(self._config.overload, self._clock.monotonic_s()):
+            self.counters["streams_refused"] += 1
+            raise OverloadedError(
+                f"stream {name!r}: this engine has more to do than it can; try again later, or elsewhere"
+            )
         config = self._config
         configs = (config.stream, config.vad, config.segment)
-        stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name))
-        worker = min(range(len(self._places)), key=lambda number: len(self._places[number].streams))
-        place = self._places[worker]
-        stream.worker = worker
-        stream.slot = place.free_slots.pop() if place.free_slots else len(place.streams)
+        pace = self._ladder.pace
+        stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name), pace=pace)
+        stream.keeps_state = self._vad_state > 0
+        placing.least_loaded(self._stations).admit(stream)
         stream.last_arrival_s = self._clock.monotonic_s()
-        place.streams.add(stream)
         self._streams[name] = stream
         self._owners[stream] = owner
         self.say("opened", stream=name)
@@ -147,9 +140,13 @@ class Pipeline:
         """A result was dropped that nobody in this process read."""
         self._bus.unread += 1
 
-    def tick(self) -> None:
-        """Ten times a second: end utterances whose packets have stopped coming, and remark on streams of zeros."""
+    def tick(self, waits_s: float = 0.0) -> None:
+        """Ten times a second: end utterances whose packets have stopped coming, remark on streams of zeros, and see whether
+        there is more to do than can be done, or more with one worker than with another. `waits_s`: for so long sound, or this
+        very call, has been waiting for the event loop.
+        """
         now = self._clock.monotonic_s()
+        self._look_at_load(now, waits_s * 1000)
         for stream in tuple(self._streams.values()):
             quiet_s = now - stream.last_arrival_s
             if (
@@ -164,6 +161,20 @@ class Pipeline:
             if stream.total > samples(self._config.stream.silent_warn_s * 1000):
                 self._remark_silence(stream)
 
+    def _look_at_load(self, now: float, late_ms: float) -> None:
+        for station in self._stations:
+            late = max((stream.late for stream in station.streams if stream.live), default=0)
+            late_ms = max(late_ms, seconds(late) * 1000)
+            if seconds(late) * 1000 > self._config.overload.late_ms:
+                station.late_at_s = now
+        before = self._ladder.step
+        if self.failure is None and self._ladder.look(self._config.overload, now, late_ms):
+            step = self._ladder.step
+            self.counters["overload_steps"] += step > before
+            self._turn("overload" if step > before else "relief", f"step {step} of {REFUSE}: {STEPS[step]}")
+        for stream in placing.rebalance(self._stations, now):
+            self.touch(stream)
+
     def _remark_silence(self, stream: StreamState) -> None:
         if not stream.heard_sample and not stream.silence_remarked:
             stream.silence_remarked = True
@@ -174,112 +185,81 @@ class Pipeline:
 
     def _wake(self, worker: int) -> None:
         """Look for work once the loop has handled what is there, so that packets that came together go together."""
-        place = self._places[worker]
-        if place.woken:
+        station = self._stations[worker]
+        if station.woken:
             return
-        place.woken = True
+        station.woken = True
         loop = asyncio.get_running_loop()
-        if len(place.streams) > FEW:  # a moment's patience makes one batch of what many streams bring
+        if len(station.streams) > FEW:  # a moment's patience makes one batch of what many streams bring
             loop.call_later(GATHER_S, self._pump, worker)
         else:
             loop.call_soon(self._pump, worker)
 
     def _pump(self, worker: int) -> None:
-        place = self._places[worker]
-        place.woken = False
-        if not place.up or self.failure is not None:
+        station = self._stations[worker]
+        station.woken = False
+        if not station.up or self.failure is not None:
             return
-        for name, lane in place.lanes.items():
-            if lane.under_way is None and len(lane.waiting):
-                self._send(worker, name, lane)
-
-    def _send(self, worker: int, name: jobs.Lane, lane: _Lane) -> None:
-        rows: list[jobs.Row] = []
-        sounds: list[NDArray[np.int16]] = []
-        under_way: list[tuple[StreamState, Track | None, int]] = []
-        now = self._clock.monotonic_s()
-        for stream in lane.waiting.take(MOST_ROWS[name]):
-            if not (stream.vad_waiting() if name == "vad" else stream.voice_waiting()[0]):
-                continue  # the utterance it waited with has been withdrawn or cut
-            track: Track | None = None
-            if name == "vad":
-                count, fresh, pcm = stream.cut_vad(MOST_FRAMES)
-            else:
-                track, count, fresh, pcm = stream.cut_voice(MOST_FRAMES, now)
-            rows.append(jobs.Row(stream.slot, count, fresh))
-            sounds.append(pcm)
-            under_way.append((stream, track, count))
-            self._offer(stream)
-        if not rows:
-            return
-        lane.number += 1
-        lane.under_way = under_way
-        self._pool.submit(worker, jobs.Batch(lane.number, name, tuple(rows)), np.concatenate(sounds))
-
-    def _offer(self, stream: StreamState) -> None:
-        """Queue the stream in the lanes that have work for it."""
-        lanes = self._places[stream.worker].lanes
-        if stream.vad_waiting():
-            lanes["vad"].waiting.offer(stream)
-        count, urgent = stream.voice_waiting()
-        if count:
-            lanes["voice"].waiting.offer(stream, urgent)
+        for lane in jobs.LANES:
+            if batch := station.next_batch(lane, self._clock.monotonic_s()):
+                self._pool.submit(worker, *batch)
 
     # --- answers in (the pool's listener) -------------------------------------------------------------------------
 
     def answered(self, worker: int, answer: jobs.Answer, numbers: NDArray[np.float32]) -> None:
-        place = self._places[worker]
-        lane = place.lanes[answer.lane]
-        if lane.under_way is None or answer.number != lane.number:
-            return  # a worker's last words about a batch that was taken from it
+        rows = self._stations[worker].take_answer(answer)
+        if rows is None:
+            return
         self.busy_us += answer.busy_us
-        rows, lane.under_way = lane.under_way, None
-        frames = sum(count for _, _, count in rows)
-        table = numbers.reshape(frames, -1)
+        kept = len(numbers) - sum(row.keeps for row in rows) * self._vad_state
+        table = numbers[:kept].reshape(sum(row.frames for row in rows), -1)
         now = self._clock.monotonic_s()
         at = 0
-        for stream, track, count in rows:
-            said = table[at : at + count]
-            at += count
+        for row in rows:
+            stream = row.stream
+            said = table[at : at + row.frames]
+            at += row.frames
+            state = numbers[kept : kept + self._vad_state] if row.keeps else None
+            kept += self._vad_state * row.keeps
             if stream not in self._owners:
                 continue  # it was abandoned meanwhile
             try:
-                self._answer(stream, track, said, now)
+                self._answer(row, said, state, now)
             except Exception:  # noqa: BLE001 - our mistake; it may cost this stream, but not the others of the batch
                 log.exception("stream_broken", stream=stream.name)
                 stream.tracks.clear()
                 self._end(stream)
         self._wake(worker)
 
-    def _answer(self, stream: StreamState, track: Track | None, said: NDArray[np.float32], now: float) -> None:
-        if track is None:
-            self._hear(stream, stream.hear_vad(said[:, 0]), now)
+    def _answer(self, row: UnderWay, said: Numbers, state: Numbers | None, now: float) -> None:
+        if row.track is None:
+            self._hear(row.stream, row.stream.hear_vad(said[:, 0], state), now)
         else:
-            track.answers.extend(said)
-            track.answered_s = now
-        self._settle(stream)
+            row.track.answers.extend(said)
+            row.track.answered_s = now
+        self._settle(row.stream)
 
     def lost(self, worker: int, why: str) -> None:
-        place = self._places[worker]
-        place.up = False
-        for lane in place.lanes.values():
-            lane.under_way = None
-        for stream in place.streams:
-            stream.rewind()
+        station = self._stations[worker]
+        station.lose()
         self.counters["workers_lost"] += 1
-        self._turn("degraded", "worker_lost", f"worker {worker}: {why}")
+        self._turn("worker_lost", f"worker {worker}: {why}")
+        for stream in placing.evacuate(station, self._stations):
+            self.touch(stream)
+
+    def fell_back(self, worker: int, why: str) -> None:
+        self.counters["fell_back"] += 1
+        self._turn("fell_back", f"worker {worker}: {why}")
 
     def back(self, worker: int) -> None:
-        self._places[worker].up = True
-        self._turn(
-            "ready" if all(place.up for place in self._places) else "degraded", "worker_back", f"worker {worker}"
-        )
-        for stream in tuple(self._places[worker].streams):
+        self._stations[worker].up = True
+        self._turn("worker_back", f"worker {worker}")
+        for stream in tuple(self._stations[worker].streams):
             self.touch(stream)
 
     def failed(self, error: ClserError) -> None:
         self.failure = error
-        self._turn("failed", "failed", str(error))
+        self._turn("failed", str(error))
         self.abandon()
 
     def abandon(self) -> None:
@@ -315,7 +295,7 @@ class Pipeline:
         if stream.ended and not stream.tracks:
             self._end(stream)
         else:
-            self._offer(stream)
+            self._stations[stream.worker].offer(stream)
         if stream in self._owners:
             self._owners[stream].progressed()
 
@@ -325,11 +305,7 @@ class Pipeline:
         del self._streams[stream.name]
         self._numbers.put(stream.name, stream.segmenter.last_number)
         stream.ended = True
-        place = self._places[stream.worker]
-        place.streams.discard(stream)
-        place.free_slots.append(stream.slot)
-        for lane in place.lanes.values():
-            lane.waiting.withdraw(stream)
+        self._stations[stream.worker].release(stream)
         for key, value in (
             ("entered", stream.entered),
             ("needed", stream.needed),
@@ -339,7 +315,8 @@ class Pipeline:
             self._past[key] += value
         if stream.total:
             self._remark_silence(stream)
-        self.say("closed", stream=stream.name)
+        drift = {} if stream.drift_ppm is None else {"drift_ppm": stream.drift_ppm}
+        self.say("closed", stream=stream.name, extra=drift)
         self._owners.pop(stream).progressed()
 
     # --- messages -------------------------------------------------------------------------------------------------
@@ -359,16 +336,21 @@ class Pipeline:
                 self.counters["withdrawn"] += isinstance(event, Ended) and event.reason == "too_short"
                 self._bus.publish(speech(stream.name, event))
 
-    def _turn(self, state: State, event: str, detail: str) -> None:
-        self.state = state
-        (log.info if state == "ready" else log.error)(event, detail=detail)
+    def _turn(self, event: str, detail: str) -> None:
+        """Something has changed how well the engine is."""
+        if self.failure is not None:
+            self.state = "failed"
+        elif self.state != "stopping":
+            well = all(station.up for station in self._stations) and not self._ladder.step
+            self.state = "ready" if well else "degraded"
+        (log.info if self.state == "ready" else log.error)(event, detail=detail)
         self.say(event, detail)
 
     def say(
         self, event: str, detail: str = "", stream: str | None = None, extra: dict[str, float] | None = None
     ) -> None:
-        """Publish a status, with the counters if it is the engine's own."""
-        counters = {} if stream else {**self.totals(), **(extra or {})}
+        """Publish a status, with the pipeline's counters if it is the engine's own."""
+        counters = {**({} if stream else self.totals()), **(extra or {})}
         self._bus.publish(
             Status(
                 stream=stream or ENGINE,
@@ -386,6 +368,7 @@ class Pipeline:
         sound = self._past["sound"] + sum(stream.total for stream in live)
         return {
             "streams": len(self._streams),
+            "overload_step": self._ladder.step,
             **self.counters,
             "frames_entered": self._past["entered"] + sum(stream.entered for stream in live),
             "frames_needed": self._past["needed"] + sum(stream.needed for stream in live),

@@ -5,7 +5,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from clser.engine.errors import GivenError, MissingError
+from clser.engine.errors import MissingError
+
+LOCAL_PORT = re.compile(r"tcp://(?:127\.\d+\.\d+\.\d+|localhost|\[::1\]|::1):(?P<port>\d+)")
 
 
 def runtime_dir() -> Path:
@@ -30,13 +32,9 @@ def default_endpoint() -> str:
     return f"ipc://{runtime_dir() / 'results'}"
 
 
-LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]|::1):[\d*]+")
-
-
-def check_private(endpoint: str) -> None:
-    """GivenError where others than this machine could connect: without keys nobody else may."""
-    if not endpoint.startswith(("ipc://", "inproc://")) and not LOOPBACK.fullmatch(endpoint):
-        raise GivenError(
-            f"endpoint {endpoint!r}: without keys only this machine may connect; "
-            "give ipc://PATH or tcp://127.0.0.1:PORT"
-        )
+def control_beside(publish: str) -> str | None:
+    """Where an engine that publishes there can be asked things, as seen from this machine; None if it is on another."""
+    if publish.startswith("ipc://"):
+        return f"{publish}.control"
+    local = LOCAL_PORT.fullmatch(publish)
+    return f"ipc://{runtime_dir() / 'control'}-{local['port']}" if local else None

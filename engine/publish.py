@@ -1,94 +1,102 @@
-"""The bus: every message goes out once on XPUB, and the last ones are kept for whoever joins late.
+"""The bus: every message goes out once on XPUB, and the last ones are kept for whoever joins late or missed some.
 
-A subscription makes XPUB say what was subscribed to; the kept messages under that prefix are sent at once. Subscribers
-that had them already see an old `seq` and pass over them.
+A subscription makes XPUB say what was subscribed to; the kept messages under that prefix are sent soon after. Subscribers
+that had them already see an old `seq` and pass over them. What was sent in the last minute stays in the `History`.
 """
 
-import fcntl
+import asyncio
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import msgspec
 import zmq
 from msgspec import Meta, Struct
 
 from clser.engine import wire
-from clser.engine.errors import MissingError
-from clser.engine.places import check_private, default_endpoint
-from clser.engine.records import Message, Result
+from clser.engine.clock import Clock
+from clser.engine.doors import Doors
+from clser.engine.history import Entry, History
+from clser.engine.places import default_endpoint
+from clser.engine.psi import Psi
+from clser.engine.records import Message, Result, Status
 from clser.engine.sockets import Frames, Inbox, Socket
 from clser.engine.tally import Tally
-from clser.engine.wire import Wire
+from clser.engine.wire import Form
 
 Tap = Callable[[Message], None]
 KEPT = 4096  # topics
 LINGER_MS = 500  # for what was published to be delivered before the socket goes
+MOST_SUBSCRIPTION_BYTES = 128  # our longest topic has 85; each costs memory, and how many there are is theirs to say
+MOST_HANDSHAKE_BYTES = 1024  # CURVE's is longer, and those who pass it are known
+JOINED_AT_ONCE = 64  # prefixes of late joiners that wait; more joiners than this get everything
+RESEND_S = 0.0002  # how long each message sent again holds back the next late joiners' turn
 
 
 class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     publish: str = "auto"
     """Where to bind: `auto` (a socket in the user's runtime folder), a ZeroMQ endpoint, or empty for no socket."""
-    wire: Wire = "json"
+    control: str = "auto"
+    """Where the engine can be asked things: `auto` (ipc, beside `publish`), a ZeroMQ endpoint, or empty for nowhere."""
+    keys: str = ""
+    """A folder of CURVE keys: tcp endpoints then let in those on its allow-list and nobody else."""
+    wire: Form = "json"
+    """`json`, `msgpack`, or `psi` for Microsoft's \\psi."""
     heartbeat_s: Annotated[float, Meta(gt=0)] = 1.0
     send_queue: Annotated[int, Meta(ge=1)] = 200
-    """Messages kept for a subscriber that does not keep up; more are lost to it."""
+    """Messages kept for a subscriber that does not keep up; more are lost to it, until it asks for them."""
     send_buffer_bytes: Annotated[int, Meta(ge=4096)] = 32_768
     """The kernel's buffer for each subscriber: small, so that what a slow one reads is not stale."""
+    replay_s: Annotated[float, Meta(ge=0)] = 60.0
+    """How long what was sent is kept for whoever missed it."""
+    replay_mb: Annotated[float, Meta(ge=0)] = 32.0
+    """And how much of it; where that is too little, partial results go before finals."""
 
 
 class Bus:
-    """Numbers the messages, sends them, and hands them to taps inside the process."""
+    """Numbers the messages, sends them, keeps them for a while, and hands them to taps inside the process."""
 
-    def __init__(self, config: BusConfig) -> None:
+    def __init__(self, config: BusConfig, clock: Clock) -> None:
         self._config = config
+        self._clock = clock
         self.epoch = time.time_ns() // 1_000_000
+        self.history = History(config.replay_s, round(config.replay_mb * 2**20))
         self._seq: Tally[bytes] = Tally(KEPT)
-        self._last: dict[bytes, dict[str, bytes]] = {}
+        self._psi = Psi(KEPT) if config.wire == "psi" else None
+        self._last: dict[bytes, dict[str, Entry]] = {}
         self._taps: list[tuple[Tap, Callable[[], None], bool]] = []
         self._frame_subscriptions = 0
-        self._context: zmq.Context[Socket] | None = None
+        self._joined: set[bytes] = set()
+        self._joiners_turn: asyncio.Handle | None = None
+        self._resent_until_s = 0.0
         self._socket: Socket | None = None
         self._inbox: Inbox | None = None
-        self._lock: IO[str] | None = None
         self.endpoint: str | None = None
         self.sent = 0
         self.unread = 0
         """Messages dropped because nobody in this process read them."""
 
-    def open(self) -> None:
+    def open(self, doors: Doors) -> None:
         """Bind, or raise MissingError where somebody else has the endpoint."""
         if not self._config.publish:
             return
         endpoint = default_endpoint() if self._config.publish == "auto" else self._config.publish
-        check_private(endpoint)
-        self._lock = _lock_ipc(endpoint)
-        self._context = zmq.Context(io_threads=1)
-        self._socket = socket = self._context.socket(zmq.XPUB)
-        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        socket.sndhwm = self._config.send_queue
-        socket.setsockopt(zmq.SNDBUF, self._config.send_buffer_bytes)
-        try:
-            socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            self.close()
-            raise MissingError(
-                f"cannot publish on {endpoint} ({error}): stop what uses it, or give another with --bind"
-            ) from error
-        self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._inbox = Inbox(socket, self._subscribed)
+        options = {
+            zmq.XPUB_VERBOSER: 1,
+            zmq.SNDHWM: self._config.send_queue,
+            zmq.SNDBUF: self._config.send_buffer_bytes,
+            zmq.MAXMSGSIZE: MOST_HANDSHAKE_BYTES if self._config.keys else MOST_SUBSCRIPTION_BYTES,
+        }
+        self._socket = doors.bind(zmq.XPUB, endpoint, "publish", options)
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._inbox = Inbox(self._socket, self._subscribed)
 
     def close(self) -> None:
         if self._inbox is not None:
             self._inbox.close(LINGER_MS)
-        if self._context is not None:
-            self._context.term()
-        self._inbox = self._socket = self._context = self.endpoint = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._joiners_turn is not None:
+            self._joiners_turn.cancel()
+        self._inbox = self._socket = self._joiners_turn = self.endpoint = None
         for _, end, _ in self._taps:
             end()
         self._taps.clear()
@@ -114,8 +122,8 @@ class Bus:
         seq = self._count(topic)
         stamped = msgspec.structs.replace(message, epoch=self.epoch, seq=seq)
         if self._socket is not None and self._inbox is not None:
-            body = wire.encode(stamped, self._config.wire)
-            self._keep(topic, kind, stamped, body)
+            body = self._body(topic, stamped)
+            self._keep(topic, stamped, body)
             self._socket.send_multipart((topic, body), zmq.NOBLOCK)  # XPUB never blocks: it drops for whoever is full
             self._inbox.look()
             self.sent += 1
@@ -123,6 +131,11 @@ class Bus:
             if frames or kind != "frame":
                 tap(stamped)
         return stamped
+
+    def _body(self, topic: bytes, message: Message) -> bytes:
+        if self._psi is not None:
+            return self._psi.body(topic, message, self._clock.unix_us())
+        return wire.encode(message, self._config.wire)
 
     def _count(self, topic: bytes) -> int:
         """The topic's next number."""
@@ -132,13 +145,33 @@ class Bus:
             self._last.pop(forgotten, None)
         return seq
 
-    def _keep(self, topic: bytes, kind: str, message: Message, body: bytes) -> None:
-        if kind == "frame":
+    def _keep(self, topic: bytes, message: Message, body: bytes) -> None:
+        if wire.kind_of(message) == "frame":
             return
+        passing = (isinstance(message, Result) and not message.final) or (
+            isinstance(message, Status) and message.event == "heartbeat"
+        )
+        entry = self.history.put(self._clock.monotonic_s(), topic, message.seq, body, not passing)
         kept = self._last.setdefault(topic, {})
-        kept["any"] = body
+        kept["any"] = entry
         if isinstance(message, Result) and message.final:
-            kept["final"] = body
+            kept["final"] = entry
+
+    def now_s(self) -> float:
+        """By the clock that the history goes by."""
+        return self._clock.monotonic_s()
+
+    def last_seq(self, topic: str) -> int:
+        """The number of the topic's last message, as far as anybody could know one."""
+        return self._seq.last(topic.encode())
+
+    # --- late joiners ---------------------------------------------------------------------------------------------
+
+    def snapshot(self, prefixes: Iterable[bytes]) -> list[Entry]:
+        """The last message, and the last final, of every topic under the prefixes, in the order they were sent."""
+        starts = tuple(prefixes)
+        found = (kept.values() for topic, kept in self._last.items() if topic.startswith(starts))
+        return sorted({entry for entries in found for entry in entries})
 
     def _subscribed(self, frames: Frames) -> None:
         change, prefix = frames[0][:1], frames[0][1:]
@@ -146,30 +179,21 @@ class Bus:
             return  # a subscriber may send what it likes; XPUB hands it on, and nobody here wants it
         if wire.topic("frame").startswith(prefix) or prefix.startswith(wire.topic("frame")):
             self._frame_subscriptions = max(0, self._frame_subscriptions + (1 if change == b"\x01" else -1))
-        if change == b"\x00" or self._socket is None:
+        if change == b"\x01" and self._psi is None:  # \psi breaks over a message that comes again
+            self._joined.add(prefix if len(self._joined) < JOINED_AT_ONCE else b"")
+            wait_s = self._resent_until_s - self._clock.monotonic_s()
+            if self._joiners_turn is None and wait_s > 0:
+                self._joiners_turn = asyncio.get_running_loop().call_later(wait_s, self._greet)
+            elif self._joiners_turn is None:
+                self._greet()
+
+    def _greet(self) -> None:
+        """Send late joiners what they came too late for. All subscribers get it, so those who join all the time wait."""
+        self._joiners_turn = None
+        entries = self.snapshot(self._joined)
+        self._joined.clear()
+        if self._socket is None:
             return
-        for topic, kept in tuple(self._last.items()):
-            if topic.startswith(prefix):
-                for body in dict.fromkeys((kept.get("final"), kept["any"])):
-                    if body is not None:
-                        self._socket.send_multipart((topic, body), zmq.NOBLOCK)
-
-
-def _lock_ipc(endpoint: str) -> IO[str] | None:
-    """ZeroMQ binds over another process's ipc socket without a word; a lock beside it keeps two engines apart."""
-    if not endpoint.startswith("ipc://") or endpoint.startswith("ipc://@"):
-        return None
-    path = Path(endpoint.removeprefix("ipc://") + ".lock")
-    try:
-        lock = path.open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise MissingError(
-            f"cannot publish on {endpoint}: another engine does; stop it, or give another place with --bind"
-        ) from None
-    except OSError as error:
-        raise MissingError(
-            f"cannot publish on {endpoint} ({error.strerror}): give another place with --bind"
-        ) from error
-    return lock
+        for entry in entries:
+            self._socket.send_multipart((entry.topic, entry.body), zmq.NOBLOCK)
+        self._resent_until_s = self._clock.monotonic_s() + len(entries) * RESEND_S

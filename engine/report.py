@@ -30,7 +30,7 @@ class Reporter:
         end = min(utterance.end_sample, stream.total)
         return Result(
             stream=stream.name,
-            speaker=stream.speaker,
+            speaker=track.speaker,
             utterance=utterance.number,
             revision=track.revision,
             stage=utterance.stage,

@@ -20,6 +20,7 @@ class Inbox:
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._again: asyncio.Handle | None = None
+        self._full_since_s: float | None = None
         self._loop.add_reader(self._descriptor, self.look)
         self.look()
 
@@ -27,6 +28,11 @@ class Inbox:
         """Read what is there. ZeroMQ's descriptor tells of changes only, so look again after every send on the same socket."""
         if self._again is None:
             self._again = self._loop.call_soon(self._drain)
+
+    @property
+    def behind_s(self) -> float:
+        """For how long there has always been more to read."""
+        return 0.0 if self._full_since_s is None else self._loop.time() - self._full_since_s
 
     def _drain(self) -> None:
         self._again = None
@@ -36,12 +42,15 @@ class Inbox:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                self._full_since_s = None
                 return
             try:
                 self._handle(frames)
             except BaseException:
                 self.look()  # our mistake is the loop's to report; what else has come is not to blame
                 raise
+        if self._full_since_s is None:
+            self._full_since_s = self._loop.time()
         self.look()
 
     def close(self, linger_ms: int = 0) -> None:

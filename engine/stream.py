@@ -8,18 +8,20 @@ worker dies, `rewind` starts its networks anew from there.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from clser.engine.overload import Pace
 from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
 from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
 from clser.engine.vad import Gate, VadConfig
 
-WARM_UP_FRAMES = 32  # frames the voice activity network hears again after it lost its state
+KEEP_FRAMES = 32  # after so many the voice activity network's state is asked for, to go on from if it is lost
+WARM_UP_FRAMES = 256  # and so many are heard again where the network does not hand it out
 CAPTURE_STEP = samples(20)  # packets shorter than this share an entry in the capture times
 SILENCE_DBFS = -100.0
 
@@ -50,6 +52,7 @@ class Track:
     """An utterance until its final is out: how far the emotion model has heard it, and which answer is due."""
 
     number: int
+    speaker: str | None
     start: int
     grown: int
     """Its sound goes so far by now."""
@@ -62,6 +65,10 @@ class Track:
     due: Mark | None = None
     """The newest replaces an older one."""
     revision: int = 0
+    partials: int = 0
+    """Partial answers that have been due."""
+    seems_over: bool = False
+    """The last answer given was a tentative."""
     fresh: bool = True
     sent_s: float = 0.0
     answered_s: float = 0.0
@@ -77,6 +84,21 @@ class Barrier:
     resume: int
     """The index from which sound goes on; `at` itself where nothing is missing."""
     last: bool = False
+    speaker: str | None = None
+    """Who speaks from here on, where the reason is `speaker`."""
+
+
+class VadCut(NamedTuple):
+    """Frames on their way to the voice activity network."""
+
+    frames: int
+    fresh: bool
+    """Its state starts anew before them,"""
+    pcm: Samples
+    given: bytes = b""
+    """or is this one."""
+    keep: bool = False
+    """Its state behind them is wanted."""
 
 
 @dataclass(slots=True)
@@ -95,8 +117,11 @@ class StreamState:
         configs: tuple[StreamConfig, VadConfig, SegmentConfig],
         frames: tuple[int, int],
         last_utterance: int = 0,
+        *,
+        pace: Pace | None = None,
     ) -> None:
         """`frames`: samples in a frame of the voice activity network and of the emotion model."""
+        self._pace = pace or Pace()
         config, vad, segment = configs
         self.name = name
         self.speaker = speaker
@@ -117,7 +142,11 @@ class StreamState:
         self.silence_remarked = False
         self.held = False
         """Whoever feeds it has been made to wait."""
+        self.live = False
+        """Its sound comes whether or not there is time to compute it."""
         self.last_arrival_s = 0.0
+        self.drift_ppm: float | None = None
+        """By how many millionths its sample clock is fast, once that can be told."""
         self.segmenter = Segmenter(segment, self.vad_frame, last_number=last_utterance)
         self._gate = Gate(vad)
         self._step = max(1, samples(config.step_ms) // self.voice_frame)
@@ -125,8 +154,14 @@ class StreamState:
         self._behind_gap: deque[Samples | Barrier] | None = None
         """What has come since a gap that is not crossed yet; the ring still holds what was before it."""
         self._vad_sent = 0  # the network has been handed everything before this sample
+        self._vad_from = 0  # where its state was started anew
         self._vad_fresh = True
-        self._vad_ignored = 0  # answers that only warm the network up again
+        self._vad_given = b""  # the state it goes on from
+        self._vad_kept: tuple[int, bytes] | None = None  # (sample, state), the newest that came back
+        self._vad_keeps_at = 0  # where the state stands that has been asked for
+        self._vad_ignored = 0  # answers that only bring the network back to where it was
+        self.keeps_state = False
+        """The network hands its state out."""
         self._levels: deque[float] = deque()  # of the frames under way
         self._captures: deque[tuple[int, int, float]] = deque(maxlen=2048)  # (end sample, captured unix us, arrived s)
         self.replaced = 0
@@ -155,9 +190,9 @@ class StreamState:
         else:
             self._behind_gap.append(pcm)
 
-    def barrier(self, reason: str, missing: int = 0, last: bool = False) -> None:
+    def barrier(self, reason: str, missing: int = 0, last: bool = False, speaker: str | None = None) -> None:
         """Here the sound breaks off: `missing` samples are not there, or (0) what is open ends."""
-        barrier = Barrier(self.total, reason, self.total + missing, last)
+        barrier = Barrier(self.total, reason, self.total + missing, last, speaker)
         self.total += missing
         if self._behind_gap is None:
             self._put(barrier)
@@ -177,7 +212,8 @@ class StreamState:
         self.segmenter.skip_to(barrier.resume)
         self.ring.restart(barrier.resume)
         self._gate.reset()
-        self._vad_sent, self._vad_fresh, self._vad_ignored = barrier.resume, True, 0
+        self._vad_sent = self._vad_from = barrier.resume
+        self._vad_fresh, self._vad_given, self._vad_kept, self._vad_ignored = True, b"", None, 0
         come, self._behind_gap = self._behind_gap or deque(), None
         while come and self._behind_gap is None:
             piece = come.popleft()
@@ -202,6 +238,11 @@ class StreamState:
         behind = sum(len(piece) for piece in self._behind_gap or () if not isinstance(piece, Barrier))
         return self.ring.end - oldest + behind
 
+    @property
+    def late(self) -> int:
+        """Samples of the backlog beyond those that wait for a step to be full."""
+        return self.backlog - self._step * self._pace.step_factor * self.voice_frame
+
     def times_of(self, sample: int) -> tuple[int, float]:
         """When that sample was captured (unix us), and when the packet that held it arrived (monotonic s)."""
         found = (self.total, 0, 0.0)
@@ -219,18 +260,25 @@ class StreamState:
         end = self._barriers[0].at if self._barriers else self.ring.end
         return max(0, end - self._vad_sent) // self.vad_frame
 
-    def cut_vad(self, most: int) -> tuple[int, bool, Samples]:
-        """Up to `most` frames: how many, whether the network's state starts anew, and the sound."""
+    def cut_vad(self, most: int) -> VadCut:
+        """Up to `most` frames."""
         count = min(most, self.vad_waiting())
         pcm = self.ring.read(self._vad_sent, self._vad_sent + count * self.vad_frame)
         self._vad_sent += count * self.vad_frame
         fresh, self._vad_fresh = self._vad_fresh, False
+        given, self._vad_given = self._vad_given, b""
         self._levels.extend(levels_dbfs(pcm.reshape(count, -1)))
-        return count, fresh, pcm
+        last = self._vad_from if self._vad_kept is None else self._vad_kept[0]
+        keep = self.keeps_state and self._vad_sent - last >= KEEP_FRAMES * self.vad_frame
+        if keep:
+            self._vad_keeps_at = self._vad_sent
+        return VadCut(count, fresh, pcm, given, keep)
 
-    def hear_vad(self, probabilities: NDArray[np.float32]) -> Heard:
-        """The network's answers for the frames that were cut, in order."""
+    def hear_vad(self, probabilities: NDArray[np.float32], state: NDArray[np.float32] | None = None) -> Heard:
+        """The network's answers for the frames that were cut, in order; and its state behind them, where it was asked for."""
         heard = Heard([], [])
+        if state is not None:
+            self._vad_kept = self._vad_keeps_at, state.tobytes()
         for probability in probabilities.tolist():
             level = self._levels.popleft()
             if self._vad_ignored:
@@ -250,6 +298,8 @@ class StreamState:
             if self.tracks or events:
                 return (barrier, events) if events else None
             self._cross_gap(barrier)
+        if barrier.reason == "speaker":
+            self.speaker = barrier.speaker  # for utterances to come; those that have begun keep theirs
         self._barriers.popleft()
         return barrier, events
 
@@ -260,9 +310,9 @@ class StreamState:
         for event in events:
             if isinstance(event, Utterance):
                 track = self._track(event)
-                if track.due is not None:
-                    self.replaced += 1
-                track.due = Mark(event, self.segmenter.position, now_s)
+                if event.stage != "partial" or self._gives_partial(track):
+                    self.replaced += track.due is not None
+                    track.due = Mark(event, self.segmenter.position, now_s)
                 if event.stage == "final":
                     self.needed += self.frames_for(track, event.end_sample)
                 track.grown = event.end_sample
@@ -278,8 +328,14 @@ class StreamState:
 
     def _track(self, utterance: Utterance) -> Track:
         if not self.tracks or self.tracks[-1].number < utterance.number:
-            self.tracks.append(Track(utterance.number, utterance.start_sample, utterance.end_sample))
+            self.tracks.append(Track(utterance.number, self.speaker, utterance.start_sample, utterance.end_sample))
         return next(track for track in self.tracks if track.number == utterance.number)
+
+    def _gives_partial(self, track: Track) -> bool:
+        """Whether the pace lets a partial through: all, one of so many, or such as take back a tentative."""
+        track.partials += 1
+        factor = self._pace.partial_factor
+        return track.seems_over or (factor > 0 and (track.partials - 1) % factor == 0)
 
     def _drop_withdrawn(self) -> None:
         while self.tracks and self.tracks[0].withdrawn:
@@ -296,7 +352,8 @@ class StreamState:
         urgent = track.due is not None and track.due.utterance.stage == "final"
         end = track.due.utterance.end_sample if urgent and track.due is not None else track.grown
         count = self.frames_for(track, end) - track.sent
-        return (count if count >= self._step or (track.due is not None and count > 0) else 0), urgent
+        step = self._step * self._pace.step_factor
+        return (count if count >= step or (track.due is not None and count > 0) else 0), urgent
 
     def cut_voice(self, most: int, now_s: float) -> tuple[Track, int, bool, Samples]:
         count = min(most, self.voice_waiting()[0])
@@ -322,14 +379,20 @@ class StreamState:
             elif self.frames_for(track, mark.utterance.end_sample) == 0:
                 continue
             track.revision += 1
+            track.seems_over = mark.utterance.stage == "tentative"
             yield track, mark
 
     def rewind(self) -> None:
         """The networks' state is gone: let them hear again what it was made from."""
-        back = max(self.ring.start, self.segmenter.position - WARM_UP_FRAMES * self.vad_frame, 0)
-        self._vad_ignored = (self.segmenter.position - back) // self.vad_frame
-        self._vad_sent = self.segmenter.position - self._vad_ignored * self.vad_frame
-        self._vad_fresh = True
+        heard = self.segmenter.position
+        if self._vad_kept is not None and self._vad_kept[0] >= self.ring.start:
+            back, self._vad_given = self._vad_kept
+        else:  # from where the network began, if that is not too far back
+            back = max(self.ring.start, heard - WARM_UP_FRAMES * self.vad_frame, self._vad_from)
+            self._vad_given = b""
+        self._vad_fresh = not self._vad_given
+        self._vad_ignored = (heard - back) // self.vad_frame
+        self._vad_sent = heard - self._vad_ignored * self.vad_frame
         self._levels.clear()
         for track in self.tracks:
             track.reached = max(track.reached, len(track.answers))

@@ -8,37 +8,76 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import zmq
 
 from clser.engine import jobs
-from clser.engine.backends import VadNetwork, VoiceModel, open_vad, open_voice
-from clser.engine.errors import ClserError
+from clser.engine.backends import Numbers, VadNetwork, VoiceModel, open_vad, open_voice
+from clser.engine.backends.devices import is_device_error
+from clser.engine.errors import ClserError, FailedError
+from clser.engine.records import Samples
 from clser.engine.vad import VadConfig
 
 BEAT_MS = 500
+WARM_ROWS = (1, 1, 4)
+WARM_ROWS_CUDA = (1, 1, 2, 8, 32, 128)  # a GPU picks its kernels by the size of the batch, each time for the first time
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
     vad: VadConfig
     model: str
-    compute: str
+    compute: str = "cpu"
+    """One device; the pool says which."""
+    backend: str = "onnx"
+    precision: str = "full"
 
 
-def warm_up(vad: VadNetwork, voice: VoiceModel) -> None:
+class Networks:
+    """A worker's networks, loaded and warmed up: what computes, wherever a worker runs."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._vad = vad = open_vad(config.vad)
+        voice = open_voice(config.model, config.compute, config.backend, config.precision)
+        warm_up(vad, voice, WARM_ROWS if config.compute == "cpu" else WARM_ROWS_CUDA)
+        self._networks: dict[jobs.Lane, VadNetwork | VoiceModel] = {"vad": vad, "voice": voice}
+        self.ready = jobs.Ready(vad.frame_samples, voice.card, vad.state_size)
+
+    def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]:
+        began = time.perf_counter()
+        if given := [row.slot for row in batch.rows if row.given]:
+            self._vad.restore(given, np.frombuffer(batch.states, np.float32).reshape(len(given), -1))
+        numbers = self._networks[batch.lane].run(batch.rows, pcm)
+        frames = sum(row.frames for row in batch.rows)
+        if len(numbers) != frames:
+            raise FailedError(f"the {batch.lane} network answered for {len(numbers)} frames of {frames}: it is broken")
+        if kept := [row.slot for row in batch.rows if row.keep]:
+            numbers = np.concatenate((numbers.ravel(), self._vad.states(kept).ravel()))
+        busy_us = int((time.perf_counter() - began) * 1e6)
+        return jobs.Answer(batch.number, batch.lane, busy_us), np.ascontiguousarray(numbers, np.float32)
+
+
+def warm_up(vad: VadNetwork, voice: VoiceModel, counts: Sequence[int] = WARM_ROWS) -> None:
     """The first calls of a network are its slowest; nobody waits for these."""
-    for count in (1, 1, 4):
-        rows = [jobs.Row(slot, 1, True) for slot in range(count)]
-        vad.run(rows, np.zeros(count * vad.frame_samples, np.int16))
-        rows = [jobs.Row(slot, 3, True) for slot in range(count)]
-        voice.run(rows, np.zeros(3 * count * voice.card.frame_samples, np.int16))
+    for count in counts:
+        for network, frame_samples, frames in ((vad, vad.frame_samples, 1), (voice, voice.card.frame_samples, 3)):
+            rows = [jobs.Row(slot, frames, True) for slot in range(count)]
+            network.run(rows, np.zeros(frames * count * frame_samples, np.int16))
 
 
-def serve(socket: "zmq.Socket[bytes]", vad: VadNetwork, voice: VoiceModel, engine_pid: int) -> None:
+def broken(error: Exception) -> jobs.Broken:
+    """A worker's last words over an error that it does not survive."""
+    if isinstance(error, ClserError):
+        return jobs.Broken(str(error), error.exit_code)
+    device = is_device_error(error)
+    what = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    return jobs.Broken(f"{what}: {error}" if str(error) else what, exit_code=3 if device else 1, device=device)
+
+
+def serve(socket: "zmq.Socket[bytes]", networks: Networks, engine_pid: int) -> None:
     """Until told to stop, or until the engine is gone."""
-    networks: dict[jobs.Lane, VadNetwork | VoiceModel] = {"vad": vad, "voice": voice}
     while True:
         if not socket.poll(BEAT_MS):
             if os.getppid() != engine_pid:
@@ -49,11 +88,8 @@ def serve(socket: "zmq.Socket[bytes]", vad: VadNetwork, voice: VoiceModel, engin
         batch = jobs.decode_from_engine(head)
         if isinstance(batch, jobs.Stop):
             return
-        began = time.perf_counter()
-        numbers = networks[batch.lane].run(batch.rows, np.frombuffer(body[0], np.int16))
-        busy_us = int((time.perf_counter() - began) * 1e6)
-        answer = jobs.Answer(batch.number, batch.lane, busy_us)
-        socket.send_multipart((jobs.encode(answer), np.ascontiguousarray(numbers, np.float32).data))
+        answer, numbers = networks.compute(batch, np.frombuffer(body[0], np.int16))
+        socket.send_multipart((jobs.encode(answer), numbers.data))
 
 
 def main() -> int:
@@ -65,15 +101,14 @@ def main() -> int:
     socket.linger = 1000
     socket.connect(endpoint)
     try:
-        vad, voice = open_vad(config.vad), open_voice(config.model, config.compute)
-        warm_up(vad, voice)
-        socket.send(jobs.encode(jobs.Ready(vad.frame_samples, voice.card)))
-        serve(socket, vad, voice, int(engine_pid))
-    except ClserError as error:
-        socket.send(jobs.encode(jobs.Broken(str(error), error.exit_code)))
-        return error.exit_code
+        networks = Networks(config)
+        socket.send(jobs.encode(networks.ready))
+        serve(socket, networks, int(engine_pid))
     except Exception as error:
-        socket.send(jobs.encode(jobs.Broken(f"{type(error).__name__}: {error}", 1)))
+        last = broken(error)
+        socket.send(jobs.encode(last))
+        if isinstance(error, ClserError):
+            return last.exit_code
         raise
     finally:
         context.destroy(linger=1000)

@@ -62,6 +62,8 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.now_s = 100.0
+        self.set_us = 0
+        """By how much somebody has set the wall clock."""
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -69,7 +71,7 @@ class ManualClock:
         return self.now_s
 
     def unix_us(self) -> int:
-        return self.START_US + round((self.now_s - 100.0) * 1e6)
+        return self.START_US + self.set_us + round((self.now_s - 100.0) * 1e6)
 
     async def sleep(self, seconds: float) -> None:
         awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -144,6 +146,9 @@ class _FakeWorker:
         size = VAD_FRAME if batch.lane == "vad" else VOICE_FRAME
         frames = iter(pcm.reshape(-1, size))
         out: list[NDArray[np.float32]] = []
+        given = iter(np.frombuffer(batch.states, np.float32).tolist())
+        self.vad.update({row.slot: next(given) for row in batch.rows if row.given})
+        assert next(given, None) is None, "more states than the rows speak of"
         for slot, count, fresh in ((row.slot, row.frames, row.fresh) for row in batch.rows):
             if fresh:
                 self.vad.update({slot: 0.0} if batch.lane == "vad" else {})
@@ -156,7 +161,8 @@ class _FakeWorker:
                     self.voice[slot], logits = voice_step(self.voice[slot], next(frames))
                     out.append(logits)
         assert next(frames, None) is None, "more sound than the rows speak of"
-        return np.concatenate(out)
+        kept = [np.array([self.vad[row.slot]], np.float32) for row in batch.rows if row.keep]
+        return np.concatenate([each.ravel() for each in [*out, *kept]])
 
 
 class FakePool:
@@ -176,7 +182,7 @@ class FakePool:
         if self.refuse is not None:
             raise self.refuse
         self._listener = listener
-        return jobs.Ready(VAD_FRAME, CARD)
+        return jobs.Ready(VAD_FRAME, CARD, vad_state=1)
 
     @property
     def workers(self) -> int:
@@ -228,6 +234,9 @@ class FakePool:
         at.voice.clear()
         self.under_way = [job for job in self.under_way if job.worker != worker]
         self._listener.lost(worker, why)
+
+    def fall_back(self, worker: int = 0, why: str = "cuda:0 is left for the CPU: CUDA error") -> None:
+        self._listener.fell_back(worker, why)
 
     def come_back(self, worker: int = 0) -> None:
         self._workers[worker].up = True

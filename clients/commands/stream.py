@@ -11,9 +11,7 @@ from clser.clients.clips import demo_clip
 from clser.clients.commands import output
 from clser.clients.commands.shell import Ending, Parser, parser, run, seconds, set_up_log
 from clser.clients.console import Console
-from clser.engine import config as configuration
 from clser.engine.api import Engine
-from clser.engine.config import Config
 from clser.engine.errors import FailedError, GivenError
 from clser.engine.ingest import IngestConfig
 from clser.engine.sources import Source, SourceSettings, open_source
@@ -62,6 +60,15 @@ def _parser() -> Parser:
         help="where to publish: auto, a ZeroMQ endpoint such as tcp://127.0.0.1:5556, or '' for nowhere (default: auto, "
         "a socket in this user's runtime folder)",
     )  # fmt: skip
+    out.add_argument(
+        "--keys", metavar="DIR",
+        help="a folder of CURVE keys (`clser-watch keys new DIR`): tcp sockets then let in those on its allow-list, from "
+        "other machines too",
+    )  # fmt: skip
+    out.add_argument(
+        "--wire", choices=("json", "msgpack", "psi"),
+        help="how messages are written: JSON, MessagePack, or as Microsoft's \\psi reads them (default: json)",
+    )  # fmt: skip
     engine = made.add_argument_group("engine")
     engine.add_argument(
         "--config", default="live", metavar="FILE", help="a shipped config or a YAML file (default: live)"
@@ -79,17 +86,19 @@ def _parser() -> Parser:
     return made
 
 
-def _config(given: argparse.Namespace) -> Config:
+def _overrides(given: argparse.Namespace) -> list[str]:
+    """All flags that stand for a setting, as settings."""
     if given.asr not in ("auto", "off"):
         raise GivenError(f"--asr {given.asr}: speech recognition is not built in yet; give auto or off")
     flags = {
         "bus.publish": given.bind,
+        "bus.keys": given.keys,
+        "bus.wire": given.wire,
         "model.voice": given.model,
         "pool.compute": given.compute,
         "pool.workers": given.workers,
     }
-    chosen = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    return configuration.load(given.config, [*given.set, *chosen])
+    return [*given.set, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None)]
 
 
 def _sources(given: argparse.Namespace, ingest: IngestConfig) -> list[Source]:
@@ -105,15 +114,15 @@ def _sources(given: argparse.Namespace, ingest: IngestConfig) -> list[Source]:
     return [open_source(spec, settings) for spec in specs or ["mic"]]
 
 
-async def _stream(config: Config, sources: Sequence[Source], form: output.Form, duration_s: float | None) -> int:
+async def _stream(engine: Engine, sources: Sequence[Source], form: output.Form, duration_s: float | None) -> int:
     """Run until the sound ends, the time is over, or a signal asks for it. Every final is out when this returns."""
     ending = Ending()
-    console = Console("clser-stream", model=config.model.voice)
+    console = Console("clser-stream", model=engine.config.model.voice)
     poured: asyncio.Task[None] | None = None
     written = asyncio.Event()
     with output.owned(form, console):
         try:
-            async with Engine(config) as engine:
+            async with engine:
                 console.at(engine.endpoint or "not published", "ready")
                 messages = engine.messages(frames=form in ("console", "all"))
                 poured = asyncio.create_task(output.pour(messages, form, console, written.set), name="output")
@@ -165,10 +174,10 @@ def _main() -> int:
     if given.list_devices:
         print("\n".join(list_devices()) or "no microphones")
         return 0
-    config = _config(given)
-    set_up_log(given, config.log.level)
+    engine = Engine.from_config(given.config, *_overrides(given))
+    set_up_log(given, engine.config.log.level)
     form = output.choose(given.json)
-    return asyncio.run(_stream(config, _sources(given, config.ingest), form, given.duration))
+    return asyncio.run(_stream(engine, _sources(given, engine.config.ingest), form, given.duration))
 
 
 def main() -> None:

@@ -4,14 +4,14 @@ A backend keeps the state of every stream in a slot of its own and computes rows
 different places of their utterances and bring different numbers of frames; what a row gets does not depend on its company.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clser.engine.errors import GivenError, MissingError
+from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row, VoiceCard
 from clser.engine.records import Samples
 from clser.engine.vad import VadConfig
@@ -21,6 +21,14 @@ Numbers = NDArray[np.float32]
 
 class VadNetwork(Protocol):
     frame_samples: int
+    state_size: int
+    """Numbers in a stream's state; 0 where it cannot be had."""
+
+    def states(self, slots: Sequence[int]) -> Numbers:
+        """The state of each slot: [slots, state_size]."""
+
+    def restore(self, slots: Sequence[int], states: Numbers) -> None:
+        """Go on from states that were had before."""
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         """Speech probability of each frame, row after row: [frames of all rows]."""
@@ -38,10 +46,20 @@ def open_vad(config: VadConfig) -> VadNetwork:
     return cast(VadNetwork, backend.open_vad(config))
 
 
-def open_voice(model: str, compute: str) -> VoiceModel:
-    """`model` is the name of a file in clser.models.weights, or a path."""
-    backend = import_module("clser.engine.backends.onnx")
-    return cast(VoiceModel, backend.open_voice(model, compute))
+def open_voice(model: str, compute: str, backend: str = "onnx", precision: str = "full") -> VoiceModel:
+    """`model` is a shipped name or a path; `backend` a module here or, with a dot in its name, one elsewhere."""
+    if backend == "onnx" and precision != "full":
+        raise GivenError(f"pool.precision {precision!r}: ONNX Runtime plays the file as it is; set model.backend=torch")
+    try:
+        opener = import_module(backend if "." in backend else f"clser.engine.backends.{backend}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise MissingError(
+            f"model.backend {backend!r}: {error.name} is not installed; `pip install 'clser-stream[torch]'`, "
+            "or set model.backend=onnx"
+        ) from error
+    return cast(VoiceModel, opener.open_voice(model, compute, precision))
 
 
 class Slots:
@@ -54,13 +72,28 @@ class Slots:
         """The states of these rows, fresh ones zeroed."""
         slots = np.fromiter((row.slot for row in rows), np.intp, len(rows))
         fresh = np.fromiter((row.fresh for row in rows), np.bool_, len(rows))
-        missing = int(slots.max()) + 1 - len(self._tables[0])
-        if missing > 0:
-            self._tables = [np.concatenate((t, np.zeros((missing, *t.shape[1:]), np.float32))) for t in self._tables]
+        self._grow(int(slots.max()) + 1)
         gathered = [table[slots] for table in self._tables]
         for state in gathered:
             state[fresh] = 0
         return gathered
+
+    def flat(self, slots: Sequence[int]) -> Numbers:
+        """The state of each slot as one row of numbers."""
+        return np.concatenate([table[list(slots)].reshape(len(slots), -1) for table in self._tables], axis=1)
+
+    def restore(self, slots: Sequence[int], flat: Numbers) -> None:
+        self._grow(max(slots) + 1)
+        at = 0
+        for table in self._tables:
+            size = table[0].size
+            table[list(slots)] = flat[:, at : at + size].reshape(len(slots), *table.shape[1:])
+            at += size
+
+    def _grow(self, slots: int) -> None:
+        missing = slots - len(self._tables[0])
+        if missing > 0:
+            self._tables = [np.concatenate((t, np.zeros((missing, *t.shape[1:]), np.float32))) for t in self._tables]
 
     def scatter(self, rows: Sequence[Row], states: Sequence[Numbers]) -> None:
         slots = np.fromiter((row.slot for row in rows), np.intp, len(rows))
@@ -75,16 +108,22 @@ def row_frames(rows: Sequence[Row], pcm: Samples, frame_samples: int) -> tuple[N
     return counts, np.split(sound, np.cumsum(counts)[:-1])
 
 
-def onnx_providers(compute: str) -> list[str | tuple[str, dict[str, str]]]:
-    """ONNX Runtime's providers for `cpu` or `cuda:N`."""
-    if compute == "cpu":
-        return ["CPUExecutionProvider"]
-    name, _, number = compute.partition(":")
-    if name != "cuda" or not (number or "0").isdecimal():
-        raise GivenError(f"compute {compute!r}: give cpu or cuda:N")
-    runtime = import_module("onnxruntime")
-    if "CUDAExecutionProvider" not in runtime.get_available_providers():
-        raise MissingError(
-            f"compute {compute!r}: this onnxruntime has no CUDA provider; `clser-models doctor` says how to install the one that has"
-        )
-    return [("CUDAExecutionProvider", {"device_id": number or "0"}), "CPUExecutionProvider"]
+Call = Callable[[Sequence[Row], NDArray[np.int64], list[Numbers]], Numbers]
+"""Rows, their frames [B] and their sounds -> logits [B, T, heads], T being the most frames of a row."""
+
+
+def run_alike(rows: Sequence[Row], pcm: Samples, card: VoiceCard, call: Call) -> Numbers:
+    """`VoiceModel.run`, with rows of like length in a call of their own, so that padding never doubles the work."""
+    counts, sounds = row_frames(rows, pcm, card.frame_samples)
+    out: list[Numbers] = [np.zeros((0, len(card.heads)), np.float32)] * len(rows)
+    sizes = np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    for size in np.unique(sizes):
+        members = np.flatnonzero((sizes == size) & (counts > 0)).tolist()
+        if not members:  # ONNX Runtime aborts the process over a batch without frames
+            continue
+        said = call([rows[i] for i in members], counts[members], [sounds[i] for i in members])
+        if not np.isfinite(said).all():
+            raise FailedError(f"model {card.name} answered with NaN or infinity: it is broken, or was exported wrongly")
+        for i, logits_TH in zip(members, said, strict=True):
+            out[i] = logits_TH[: counts[i]]
+    return np.concatenate(out)

@@ -33,6 +33,7 @@ def weights_path() -> Path:
 
 class Silero:
     frame_samples = FRAME
+    state_size = 2 * WIDTH + CONTEXT
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -42,6 +43,12 @@ class Silero:
         self._session = onnxruntime.InferenceSession(str(weights_path()), options, providers=["CPUExecutionProvider"])
         self._slots = Slots([(2, WIDTH), (CONTEXT,)])
         self._rate = np.array(SAMPLE_RATE_HZ, np.int64)
+
+    def states(self, slots: Sequence[int]) -> Numbers:
+        return self._slots.flat(slots)
+
+    def restore(self, slots: Sequence[int], states: Numbers) -> None:
+        self._slots.restore(slots, states)
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         counts, sounds = row_frames(rows, pcm, FRAME)

@@ -80,7 +80,7 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
         logits_BTH = self.answer(sums) / self.temperature
         # A frame never reaches back in time, so what padding does to the frames after it is left behind here.
         after = VoiceState(*sound, *rest, *(_with_start(old, new) for old, new in zip(state[6:], sums, strict=True)))
-        at_B = torch.arange(pcm_BS.shape[0]) * (logits_BTH.shape[1] + 1) + frames_B
+        at_B = torch.arange(pcm_BS.shape[0], device=frames_B.device) * (logits_BTH.shape[1] + 1) + frames_B
         parts = zip(after, self.shapes(), strict=True)
         return logits_BTH, VoiceState(*(x_BTX.reshape(-1, *shape).index_select(0, at_B) for x_BTX, shape in parts))
 

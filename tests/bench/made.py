@@ -3,8 +3,10 @@
 import msgspec
 import numpy as np
 
+from clser.bench.account import Account, Final, settle
 from clser.bench.heard import Heard, sort_out
 from clser.bench.load import PACKET_NS, Ledger, name_of
+from clser.bench.notes import note
 from clser.bench.reader import Received
 from clser.bench.speaker import sample_result
 from clser.engine.records import ENGINE, Message, Result, Speech, Stage, Status
@@ -42,3 +44,12 @@ def heartbeat(seq: int, **counters: float) -> Status:
 def heard(*entries: tuple[float, Message]) -> Heard:
     """Each entry: milliseconds after START_US, and what arrived then."""
     return sort_out([Received(START_US + at_ms * 1000, message) for at_ms, message in entries])
+
+
+def account(*entries: tuple[float, Message]) -> Account:
+    """The same, as a brief reader keeps it."""
+    return settle(note(START_US + at_ms * 1000, message) for at_ms, message in entries)
+
+
+def final(utterance: int, onset: int, offset: int, seq: int, epoch: int = 1) -> Final:
+    return Final(START_US, epoch, seq, utterance, onset, offset, "silence", onset, offset)

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 from made import heard, heartbeat, ledger, result
 
+from clser.bench import capacity
 from clser.bench.capacity import WARM_UP_S, analyse, lags, verdict
+from clser.bench.card import Setup
 from clser.bench.rig import Cpu, Play
+from clser.bench.scene import Scene
 from clser.bench.stats import Slope
 from clser.engine.config import load
 
@@ -27,6 +31,23 @@ def test_what_counts_as_carried(line: Slope, waits: list[float], drops: dict[str
     found = verdict(line, waits, {**NO_DROPS, **drops})
     assert found.startswith(why)
     assert bool(found) == bool(why)
+
+
+def test_a_step_of_the_ladder_is_not_carried() -> None:
+    assert verdict(Slope(0.0, 1.0), [1.0], {**NO_DROPS, "overload_step": 1.0}) == "overload step: 1"
+
+
+@pytest.mark.parametrize(("most", "found"), [(340, 300), (25, 25), (24, 18), (5, 0), (10_000, 1400)])
+def test_a_quick_estimate_is_a_little_low(monkeypatch: pytest.MonkeyPatch, most: int, found: int) -> None:
+    tried: list[int] = []
+
+    def carries(_setup: Setup, _scene: Scene, count: int) -> bool:
+        tried.append(count)
+        return count <= most
+
+    monkeypatch.setattr(capacity, "_carries", carries)
+    assert capacity.estimate(Setup(), Scene(np.zeros(0, np.int16), (), "")) == found
+    assert max(tried) <= 2 * capacity.TOO_MANY
 
 
 def test_lag_is_measured_from_the_capture_after_the_warm_up() -> None:

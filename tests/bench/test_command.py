@@ -75,6 +75,26 @@ def test_capacity_of_two_streams() -> None:
     assert len(row["lag_by_second"]) >= 3
 
 
+@pytest.mark.slow
+def test_a_soak_with_a_kill(tmp_path: Path) -> None:
+    arguments = ("--minutes", "0.12", "--streams", "2", "--duty", "0.6", "--kills", "1", "--plot", str(tmp_path))
+    line = last_line(bench("soak", *arguments), "soak")
+    assert (line["minutes"], line["streams"], line["kills"]) == (0.12, 2, 1)
+    assert (line["lost"], line["doubled"], line["unexpected"], line["where"]) == (0, 0, 0, [])
+    assert line["finals"] >= line["expected"] >= 2
+    for name in ("recover_s", "recover_to_result_s"):
+        assert set(line[name]) == {"p50", "p95", "max", "n"}
+        assert line[name]["n"] == 1
+    assert 0 < line["recover_s"]["max"] <= line["recover_to_result_s"]["max"]
+    assert line["workers_lost"] == 1
+    assert line["unclosed_streams"] == line["lost_samples"] == line["missed_messages"] == 0
+    assert isinstance(line["lag_slope"], float)
+    assert isinstance(line["rss_slope_mb_h"], float)
+    assert set(line["cpu"]) == {"engine", "workers", "reader", "load"}
+    assert line["cpu"]["workers"] > 0
+    assert (tmp_path / "soak.png").stat().st_size > 1000
+
+
 def test_vad_on_the_bundled_clip() -> None:
     line = last_line(bench("vad", "--minutes", "3"), "vad")
     for name in ("silero", "webrtc"):
@@ -91,6 +111,9 @@ def test_vad_on_the_bundled_clip() -> None:
         (("latency", "--config", "nowhere"), "give one of"),
         (("capacity", "--streams", "1,x"), "'x': give a whole number"),
         (("capacity", "--duty", "0"), "give a share of time"),
+        (("soak",), "required: --minutes"),
+        (("soak", "--minutes", "1", "--kills", "9"), "--kills 9: in 60 s they would be 6.7 s apart"),
+        (("overload", "--capacity", "10", "--factor", "0.5"), "5 streams where 10 are carried"),
         (("vad", "--segments", "nowhere.csv"), "--segments nowhere.csv"),
         (("bus", "--corpora", "nowhere"), "there is no such folder"),
     ],

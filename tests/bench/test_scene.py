@@ -7,12 +7,15 @@ import soundfile
 
 from clser.bench.scene import (
     PACKET,
+    STEP,
     Scene,
     Take,
     bounds,
     bundled_takes,
+    circle,
     find_takes,
     from_s16,
+    phases,
     sounding,
     spaced,
     talking,
@@ -20,6 +23,7 @@ from clser.bench.scene import (
 )
 from clser.bench.vad_scenes import Excerpt, decay_s, in_noise, in_room, meetings, mixed, voiced_of
 from clser.engine.errors import ClserError
+from clser.engine.records import samples
 
 RATE = 16_000
 
@@ -165,3 +169,18 @@ def test_turns_that_touch_are_one(tmp_path: Path) -> None:
     (tmp_path / "turns.csv").write_text("name\nx\n")
     with pytest.raises(ClserError, match="start_s"):
         meetings(tmp_path / "turns.csv", tmp_path)
+
+
+def test_a_circle_ends_in_a_pause_and_is_cut_alike_in_each_round() -> None:
+    scene = talking(bundled_takes(), 1.0, 10.0, 0, "")
+    round_scene = circle(scene, 0)
+    assert len(round_scene.sound) % (STEP * PACKET) == 0
+    assert len(round_scene.sound) - len(scene.sound) >= samples(1000)
+    assert np.abs(round_scene.sound[len(scene.sound) :]).max() < 200  # faint, but not digital silence
+    assert round_scene.sound[len(scene.sound) :].any()
+    for network_frame in (512, 320):
+        assert STEP * PACKET % network_frame == 0
+    begin = phases(round_scene.packets, 7)
+    assert begin[0] == 0
+    assert all(packet % STEP == 0 and packet < round_scene.packets for packet in begin)
+    assert list(begin) == sorted(set(begin))

@@ -58,6 +58,15 @@ WRONG = [
     ("watch", ["--kind", "weather"], 2, "invalid choice: 'weather'"),
     ("watch", ["--stream", "a/b"], 2, "1 to 64 of"),
     ("watch", ["--connect", "nonsense"], 2, "give auto"),
+    ("watch", ["--connect", "tcp://192.0.2.1:5556", "--replay", "5"], 2, "without one there is no past"),
+    ("watch", ["--connect", "tcp://192.0.2.1:5556", "--keys", "/nowhere"], 2, "clser-watch keys new DIR"),
+    ("watch", ["keys"], 2, "required: new"),
+    ("watch", ["keys", "new", "/proc/nowhere"], 2, "give a folder that can be written"),
+    ("watch", ["ask"], 2, "required: OP"),
+    ("watch", ["ask", "mute", "stream"], 2, "write KEY=VALUE"),
+    ("watch", ["ask", "reload", "set=[a"], 2, "no YAML value"),
+    ("watch", ["ask", "live", "--connect", "tcp://192.0.2.1:5556"], 2, "give its endpoint with --control"),
+    ("watch", ["ask", "live", "--connect", "ipc:///nowhere/bus"], 3, "no engine answers at ipc:///nowhere/bus.control"),
     ("models", [], 2, "ACTION"),
     ("models", ["show", "nope"], 3, "model 'nope' is unknown"),
     ("models", ["list", "--nonsense"], 2, "unrecognized arguments"),
@@ -222,6 +231,24 @@ def test_watch_shows_what_an_engine_publishes(runtime: dict[str, str]) -> None:
     watching.send_signal(signal.SIGINT)
     watching.communicate(timeout=30)
     assert watching.returncode == 130
+
+
+@pytest.mark.slow
+def test_watch_begins_with_the_past_and_asks_an_engine(runtime: dict[str, str]) -> None:
+    speaking = subprocess.Popen(
+        command("stream", "--demo", "--json"), env=runtime, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert speaking.stdout is not None
+    first = speaking.stdout.readline()
+    watched = ran(runtime, "watch", "--json", "--replay", "60", "--duration", "1.5")
+    asked = ran(runtime, "watch", "ask", "ready")
+    refused = ran(runtime, "watch", "ask", "mute", "stream=nobody")
+    speaking.send_signal(signal.SIGINT)
+    speaking.communicate(timeout=30)
+    assert (watched.returncode, watched.stdout.splitlines()[0], watched.stderr) == (0, first.strip(), "")
+    assert json.loads(asked.stdout)["ready"] is True
+    assert refused.returncode == 2
+    assert "the engine refuses mute" in refused.stderr
 
 
 def test_watch_says_that_nobody_is_there(

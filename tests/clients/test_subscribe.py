@@ -1,6 +1,8 @@
 """The subscriber, over real sockets on the loopback."""
 
 import asyncio
+import json
+import random
 from collections.abc import Iterator
 
 import msgspec
@@ -58,7 +60,7 @@ def seqs(messages: list[Message]) -> list[int]:
 
 
 def test_messages_come_in_order_and_end_with_the_timeout(sender: Sender) -> None:
-    with Subscriber(sender.endpoint, timeout_s=ENOUGH_S) as subscriber:
+    with Subscriber(sender.endpoint, timeout_s=ENOUGH_S, keep_latest=False) as subscriber:
         sender.wait_for(len(KINDS))
         sent: list[Message] = [status(), frame(), result(seq=1, stage="partial"), result(seq=2)]
         sender.send(*sent)
@@ -96,7 +98,7 @@ def test_repeats_for_late_joiners_are_passed_over(sender: Sender) -> None:
 
 
 def test_jumps_are_counted_for_each_topic(sender: Sender) -> None:
-    with Subscriber(sender.endpoint, timeout_s=ENOUGH_S) as subscriber:
+    with Subscriber(sender.endpoint, timeout_s=ENOUGH_S, keep_latest=False, control="") as subscriber:
         sender.wait_for(len(KINDS))
         sender.send(frame(seq=1), frame(seq=4), result(seq=1), result(seq=2), result(seq=5), frame("hall", 9))
         assert len(list(subscriber)) == 6
@@ -104,7 +106,7 @@ def test_jumps_are_counted_for_each_topic(sender: Sender) -> None:
 
 
 def test_the_last_final_and_the_last_result_on_joining_are_no_jump(sender: Sender) -> None:
-    with Subscriber(sender.endpoint, kind="result", timeout_s=ENOUGH_S) as subscriber:
+    with Subscriber(sender.endpoint, kind="result", timeout_s=ENOUGH_S, keep_latest=False) as subscriber:
         sender.wait_for(1)
         sender.send(result(seq=5), result(seq=9, stage="partial"), result(seq=10))
         assert seqs(list(subscriber)) == [5, 9, 10]
@@ -160,15 +162,73 @@ def test_no_bytes_make_it_raise() -> None:
     sender.close()
 
 
-def test_keep_latest_leaves_out_what_was_overtaken_and_no_final(sender: Sender) -> None:
-    with Subscriber(sender.endpoint, timeout_s=ENOUGH_S, keep_latest=True) as subscriber:
-        sender.wait_for(len(KINDS))
-        sender.send(status(seq=1), result(seq=1, stage="partial"), result("hall", 1, stage="partial"), frame(seq=1))
-        sender.send(result(seq=2, stage="partial"), result(seq=3), frame(seq=2), status(seq=2))
-        sender.send(result(seq=4, stage="partial"), result(seq=5, stage="partial"), result(seq=6, utterance=2))
-        sender.send(result(seq=7, stage="partial"))
-        sender.send(status("sentinel", seq=3))
-        until_all_are_there(subscriber)
+def spoilt(chance: random.Random) -> list[bytes]:
+    """A publication as no engine sends it: cut, filled up, of wrong types, under wrong names and numbers."""
+    fields = json.loads(wire.encode(chance.choice([result("hall"), frame("hall"), status(stream="hall")])))
+    topic = wire.topic(fields["kind"], "hall")
+    match chance.randrange(8):
+        case 0:
+            body = wire.encode(result("hall"))[: chance.randrange(400)]
+        case 1:
+            body = chance.randbytes(chance.randrange(2000))
+        case 2:
+            fields[chance.choice(list(fields))] = chance.choice([None, [], {}, "x", -1, 1e400, [[0] * 100], True])
+            body = json.dumps(fields | {"stream": "cellar"}).encode()
+        case 3:
+            body = json.dumps(fields | {"stream": chance.choice(["", "\ud800", "a/b", "\0" * 300, "hall2"])}).encode()
+        case 4:
+            body = json.dumps(fields | {"seq": chance.choice([0, -1, -(2**62)])}).encode()
+        case 5:
+            body = b"[" * chance.randrange(3000)
+        case 6:
+            body = wire.encode(result("hall"), "msgpack")[: chance.randrange(400)]
+        case _:
+            return [topic] * chance.choice([1, 3, 40])
+    return [topic, body]
+
+
+def test_ten_thousand_hostile_publications(sender: Sender) -> None:
+    chance = random.Random(7)
+    with Subscriber(sender.endpoint, kind=["result", "frame", "status"], control="") as subscriber:
+        sender.wait_for(3)
+        for seq in range(1, 201):
+            for _ in range(50):
+                sender.send_raw(*spoilt(chance))
+            sender.send(result(seq=seq))
+            assert subscriber.receive(5) == result(seq=seq)
+        assert subscriber.refused == 10_000
+        assert (subscriber.missed, subscriber.restarts) == (0, 0)
+
+
+def test_hostile_numbers_and_names_leave_it_bounded(sender: Sender) -> None:
+    with Subscriber(sender.endpoint, control="", keep_latest=False) as subscriber:
+        for number in range(1, 12_000):
+            come(subscriber, status(stream=f"s{number}", seq=2**62))
+            come(subscriber, frame(seq=number * 2**40), frame(seq=3, epoch=-number))
+            while subscriber.receive(0) is not None:
+                pass
+        assert len(subscriber._gaps._topics) <= 8192
+        assert subscriber.restarts > 10_000
+
+
+def test_a_message_too_large_is_refused(sender: Sender) -> None:
+    with Subscriber(sender.endpoint, kind="result", control="") as subscriber:
+        sender.wait_for(1)
+        padded = wire.encode(result(seq=8)).replace(b"{", b"{" + b" " * 2**20, 1)
+        sender.send_raw(b"clser/1/result/kitchen/", padded)
+        sender.send(result(seq=9))
+        assert subscriber.receive(5) == result(seq=9)
+        assert subscriber.refused == 1
+
+
+def test_what_was_overtaken_is_left_out_and_no_final(sender: Sender) -> None:
+    with Subscriber(sender.endpoint, timeout_s=0.0, control="") as subscriber:
+        come(
+            subscriber, status(seq=1), result(seq=1, stage="partial"), result("hall", 1, stage="partial"), frame(seq=1)
+        )
+        come(subscriber, result(seq=2, stage="partial"), result(seq=3), frame(seq=2), status(seq=2))
+        come(subscriber, result(seq=4, stage="partial"), result(seq=5, stage="partial"), result(seq=6, utterance=2))
+        come(subscriber, result(seq=7, stage="partial"), status(seq=3))
         heard = list(subscriber)
         assert [message.seq for message in heard if isinstance(message, Result) and message.final] == [3, 6]
         assert [m.seq for m in heard if isinstance(m, Result) and m.stream == "kitchen"] == [3, 6, 7]
@@ -178,18 +238,16 @@ def test_keep_latest_leaves_out_what_was_overtaken_and_no_final(sender: Sender) 
         assert (subscriber.overtaken, subscriber.missed) == (5, 0)
 
 
-def until_all_are_there(subscriber: Subscriber) -> None:
-    """TCP brings messages one after the other; wait for the last before the first is taken."""
-    waiting: list[Message] = []
-    while not (waiting and waiting[-1].stream == "_engine" and waiting[-1].seq == 3):
-        message = subscriber._take()
-        if message is None:
-            assert subscriber._socket.poll(5000)
-        else:
-            waiting.append(message)
-    again = iter([*waiting, None])
-    real = subscriber._take
-    subscriber._take = lambda: next(again, None) or real()  # type: ignore[method-assign]
+def test_every_message_comes_where_that_is_asked_for(sender: Sender) -> None:
+    with Subscriber(sender.endpoint, timeout_s=0.0, control="", keep_latest=False) as subscriber:
+        come(subscriber, *(result(seq=seq, stage="partial") for seq in range(1, 20)))
+        assert seqs(list(subscriber)) == list(range(1, 20))
+
+
+def come(subscriber: Subscriber, *messages: Message) -> None:
+    """As if they had all come before the first is read."""
+    for message in messages:
+        subscriber._enter([wire.topic(wire.kind_of(message), message.stream), wire.encode(message)])
 
 
 def test_async_iteration(sender: Sender) -> None:
@@ -240,8 +298,7 @@ def test_a_flood_does_not_starve_the_loop(sender: Sender) -> None:
 
         counting = asyncio.create_task(count())
         with Subscriber(sender.endpoint, kind="result") as subscriber:
-            waiting = iter(result(seq=seq) for seq in range(1, 300))
-            subscriber._take = lambda: next(waiting, None)  # type: ignore[method-assign]
+            come(subscriber, *(result(seq=seq) for seq in range(1, 300)))
             for _ in range(299):
                 assert await subscriber.areceive(5) is not None
         counting.cancel()

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from clser.clients.clips import demo_clip
-from clser.engine.backends import Slots, onnx_providers, open_vad, open_voice
+from clser.engine.backends import Slots, open_vad, open_voice
+from clser.engine.backends.devices import onnx_providers
 from clser.engine.backends.onnx import OnnxVoice
 from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row
@@ -102,6 +103,48 @@ def test_slots_grow_start_at_zero_and_keep_apart() -> None:
 def test_compute_that_makes_no_sense_is_refused(compute: str) -> None:
     with pytest.raises(GivenError, match="give cpu or cuda:N"):
         onnx_providers(compute)
+
+
+def test_a_worker_computes_on_one_device() -> None:
+    with pytest.raises(GivenError, match="on one device"):
+        onnx_providers("cuda:0,cuda:1")
+
+
+def test_half_precision_is_not_for_onnx() -> None:
+    with pytest.raises(GivenError, match=r"set model\.backend=torch"):
+        open_voice("voice_gru", "cpu", "onnx", "half")
+
+
+def test_a_file_for_torch_is_sent_there() -> None:
+    with pytest.raises(GivenError, match=r"set model\.backend=torch"):
+        open_voice("some.safetensors", "cpu")
+
+
+def test_a_missing_device_is_missing_and_a_broken_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(error: Exception) -> None:
+        def session(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", session)
+
+    refuse(RuntimeError("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1"))
+    with pytest.raises(MissingError, match="cannot use that device: CUDA failure 100"):
+        open_voice("voice_gru", "cpu")
+    refuse(RuntimeError("Protobuf parsing failed"))
+    with pytest.raises(GivenError, match="export it again"):
+        open_voice("voice_gru", "cpu")
+
+
+def test_a_gpu_that_onnxruntime_quietly_left_for_the_cpu_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session(FakeSession):
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("clser.engine.backends.onnx.onnx_providers", lambda _: providers)
+    monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", lambda *_, **__: Session([], []))
+    with pytest.raises(MissingError, match="could not load its CUDA provider"):
+        OnnxVoice("voice_gru", "cuda:0")
 
 
 def test_a_model_file_that_is_not_there_is_missing(tmp_path: Path) -> None:

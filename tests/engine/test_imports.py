@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "tensorflow", "transformers", "scipy", "matplotlib")
+HEAVY = ("torch", "ray", "tensorflow", "transformers", "scipy", "matplotlib")
 
 
 def loaded_by(statement: str) -> set[str]:

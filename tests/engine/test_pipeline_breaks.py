@@ -67,7 +67,7 @@ def test_a_sample_that_comes_again_is_refused() -> None:
             stream = rig.engine.open("a")
             stream.push(SPOKEN[:1000])
             with pytest.raises(GivenError, match="sample 500 came again; the next is 1000"):
-                stream.push(SPOKEN[:1000], start_sample=500)
+                stream.push(SPOKEN[500:1000], start_sample=500)
             stream.push(SPOKEN[1000:2000], start_sample=1000)
             assert rig.of(Gap) == []
 

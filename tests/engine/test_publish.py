@@ -13,6 +13,8 @@ import zmq.asyncio
 from fakes import run
 
 from clser.engine import publish, wire
+from clser.engine.clock import RealClock
+from clser.engine.doors import Doors
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.publish import Bus, BusConfig
 from clser.engine.records import Frame, Gap, Message, Result, Speech, Status
@@ -59,14 +61,21 @@ class Open:
 
     def __init__(self, where: Path | str, **settings: Any) -> None:
         endpoint = where if isinstance(where, str) else f"ipc://{where / 'bus'}"
-        self.bus = Bus(BusConfig(publish=endpoint, **settings))
+        self.doors = Doors(settings.get("keys", ""))
+        self.bus = Bus(BusConfig(publish=endpoint, **settings), RealClock())
 
     async def __aenter__(self) -> Bus:
-        self.bus.open()
+        self.doors.open()
+        try:
+            self.bus.open(self.doors)
+        except BaseException:
+            self.doors.close()
+            raise
         return self.bus
 
     async def __aexit__(self, *error: object) -> None:
         self.bus.close()
+        self.doors.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -225,13 +234,12 @@ def test_without_an_endpoint_messages_go_to_taps_only() -> None:
 def test_a_port_in_use_is_missing_and_says_what_to_do() -> None:
     async def main() -> None:
         async with Open("tcp://127.0.0.1:*") as bus:
-            endpoint = bus.endpoint or ""
-            second = Bus(BusConfig(publish=endpoint))
-            with pytest.raises(MissingError, match=f"cannot publish on {endpoint}.*--bind"):
-                second.open()
-            assert second.endpoint is None
-        second.open()
-        second.close()
+            second = Open(bus.endpoint or "")
+            with pytest.raises(MissingError, match=f"cannot publish on {bus.endpoint}.*--bind"):
+                await second.__aenter__()
+            assert second.bus.endpoint is None
+        async with second:
+            pass  # free again
 
     run(main())
 
@@ -241,7 +249,7 @@ def test_a_second_engine_on_the_same_ipc_socket_is_refused_and_the_first_goes_on
         async with Open(tmp_path) as bus, Subscriber(bus.endpoint or "", b"") as subscriber:
             await joined(bus, subscriber)
             with pytest.raises(MissingError, match="another engine does"):
-                Bus(BusConfig(publish=bus.endpoint or "")).open()
+                await Open(tmp_path).__aenter__()
             sent = bus.publish(speech())
             assert (await subscriber.next())[1] == sent
         async with Open(tmp_path):
@@ -271,7 +279,15 @@ def test_whatever_a_subscriber_sends_harms_nobody(tmp_path: Path) -> None:
             Subscriber(bus.endpoint or "", kind=zmq.XSUB) as rude,
         ):
             await joined(bus, honest)
-            for body in (b"", b"\x00", b"\x01\xff\xfe", b"\x02hello", b"x" * 100_000, b"\x00never-subscribed"):
+            for body in (
+                b"",
+                b"\x00",
+                b"\x01\xff\xfe",
+                b"\x02hello",
+                b"x" * 100,
+                b"y" * 100_000,
+                b"\x00never-subscribed",
+            ):
                 await rude.socket.send(body)
             await rude.socket.send_multipart([b"\x01", b"\x01clser/1/frame/", b""])
             await rude.socket.send(b"\x01" + wire.topic("speech", "sign"))  # the last: when it has come, all have

@@ -97,6 +97,50 @@ def test_sound_that_is_no_number_is_refused(bad: float) -> None:
         Resampler(16_000, 2).push(packet)
 
 
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_a_wild_sample_is_clipped_and_soon_over(rate_hz: int) -> None:
+    pcm = np.zeros((rate_hz, 2), np.float32)
+    pcm[100] = 3e38
+    heard = resampled(pcm, rate_hz, 2)
+    assert heard.max() == 32767
+    assert np.abs(heard[4000:].astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, np.bool_, np.complex64])
+def test_samples_of_another_type_are_refused(kind: type) -> None:
+    with pytest.raises(GivenError, match="give int16, or float32"):
+        Resampler(16_000, 1).push(np.zeros(100, kind))
+
+
+def test_an_array_of_three_dimensions_is_refused() -> None:
+    with pytest.raises(GivenError, match="keep to one layout"):
+        Resampler(16_000, 1).push(np.zeros((10, 1, 2), np.int16))
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=30))
+def test_what_is_skipped_keeps_both_counts_together(rate_hz: int, stretches: list[tuple[int, int]]) -> None:
+    resampler = Resampler(rate_hz, 1)
+    taken = given_ = 0
+    for count, missing in stretches:
+        given_ += len(resampler.push(noise(count))) + len(resampler.finish()) + resampler.skip(missing)
+        taken += count + missing
+        assert resampler.taken == taken
+        assert given_ == round(taken * 16_000 / rate_hz)
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_what_is_held_back_is_known(rate_hz: int) -> None:
+    resampler, out = Resampler(rate_hz, 1), 0
+    for _ in range(50):
+        out += len(resampler.push(noise(rate_hz // 50)))
+    held_s = 50 * (rate_hz // 50) / rate_hz - out / 16_000
+    assert resampler.held_us == pytest.approx(1e6 * held_s, abs=1)
+    assert 0 <= resampler.held_us <= 120_000
+    resampler.finish()
+    assert abs(resampler.held_us) <= 32
+
+
 def test_after_finish_it_is_as_new() -> None:
     resampler, pcm = Resampler(44_100, 1), noise(5000)
     first = np.concatenate((resampler.push(pcm), resampler.finish()))

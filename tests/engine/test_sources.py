@@ -1,28 +1,22 @@
 """Sources: what they feed, at which pace, and what they say when they cannot."""
 
 import asyncio
-import json
 import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import soundfile
-import zmq
 from fakes import RATE_HZ, Rig, run, sound
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.records import Gap, Result
 from clser.engine.sources import SourceSettings, open_source
 from clser.engine.sources.mic import Microphone
 from clser.engine.sources.stdin import Stdin
-from clser.engine.sources.zmq import MOST_HEADER_BYTES, read_header
 
 SPEECH = sound([(False, 400), (True, 1200), (False, 700), (True, 900), (False, 600)])
 
@@ -236,120 +230,25 @@ def test_a_device_pulled_out_ends_with_a_word() -> None:
     run(main())
 
 
+def test_what_was_said_before_the_device_was_pulled_out_gets_its_final() -> None:
+    async def main() -> None:
+        library, rig = FakePortAudio(), Rig()
+        with pytest.raises(FailedError, match="pulled out") as error:
+            async with rig:
+                _, task = await started(rig, library)
+                for start in range(0, 24_000, 320):
+                    library.say(SPEECH[start : start + 320])
+                    await asyncio.sleep(0)
+                library.opened["finished_callback"]()
+                await task
+        assert error.value.exit_code == 1
+        (final,) = rig.finals("mic")
+        assert final.reason == "closed"
+        assert final.end_sample >= 23_000  # what waited for the loop in that moment is lost
+
+    run(main())
+
+
 def test_no_such_microphone() -> None:
     with pytest.raises(MissingError, match="list-devices"):
         Microphone("missing", "mic", SourceSettings(), FakePortAudio())
-
-
-# --- ZeroMQ -----------------------------------------------------------------------------------------------------------
-
-
-async def over_socket(
-    tmp_path: Path, packets: list[tuple[dict[str, Any], bytes]], replies: int
-) -> tuple[Rig, list[dict[str, Any]]]:
-    """Send messages to an engine's ingest socket; return once so many replies have come."""
-    endpoint = f"ipc://{tmp_path / 'ingest'}"
-    heard: list[dict[str, Any]] = []
-    async with Rig() as rig:
-        task = asyncio.create_task(open_source(f"zmq:{endpoint}", SourceSettings(clock=rig.clock)).run(rig.engine))
-        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-            socket.linger = 0
-            socket.connect(endpoint)
-            for number, (header, pcm) in enumerate(packets):
-                encoded = json.dumps(header).encode() if number % 2 else msgspec.msgpack.encode(header)
-                socket.send_multipart([encoded, pcm] if pcm else [encoded])
-                if number % 50 == 49:
-                    await asyncio.sleep(0.005)
-            while len(heard) < replies:
-                await asyncio.sleep(0.002)
-                while socket.poll(0):
-                    heard.append(json.loads(socket.recv()))
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    return rig, heard
-
-
-def audio(stream: str, start: int, pcm: Any, **more: Any) -> tuple[dict[str, Any], bytes]:
-    return {"op": "audio", "stream": stream, "start_sample": start, **more}, pcm.tobytes()
-
-
-@settings(max_examples=8)
-@given(sizes=st.lists(st.integers(1, 4000), min_size=1, max_size=20))
-def test_utterances_are_the_same_for_any_packet_size_through_a_real_socket(
-    tmp_path_factory: Any, sizes: list[int]
-) -> None:
-    packets: list[tuple[dict[str, Any], bytes]] = [({"op": "open", "stream": "robot"}, b"")]
-    start, turn = 0, 0
-    while start < len(SPEECH):
-        size = max(sizes[turn % len(sizes)], 200)
-        packets.append(audio("robot", start, SPEECH[start : start + size]))
-        start, turn = start + size, turn + 1
-    packets.append(({"op": "close", "stream": "robot"}, b""))
-
-    async def main() -> None:
-        rig, heard = await over_socket(tmp_path_factory.mktemp("socket"), packets, 2)
-        assert [reply["op"] for reply in heard] == ["opened", "closed"]
-        assert spans(rig.finals("robot")) == await spans_of_feeding(SPEECH)
-
-    run(main())
-
-
-def test_what_is_wrong_is_refused_with_a_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
-    second = np.zeros(16_000, np.int16)
-    packets = [
-        ({"op": "open", "stream": "a"}, b""),
-        ({"op": "open", "stream": "a"}, b""),
-        ({"op": "open", "stream": "b", "sample_rate_hz": 96_000}, b""),
-        ({"op": "open", "stream": "no spaces"}, b""),
-        ({"op": "audio", "stream": "stranger"}, b"\0\0"),
-        audio("a", 0, second),
-        audio("a", 0, second),  # the same sound again
-        ({"op": "audio", "stream": "a"}, b"\0\0\0"),  # one sample and a half
-        ({"op": "audio", "stream": "a"}, bytes(32_002)),  # more than a second
-        ({"op": "dance", "stream": "a"}, b""),
-        ({"op": "close", "stream": "a"}, b""),
-    ]
-
-    async def main() -> None:
-        _, heard = await over_socket(tmp_path, packets, 10)
-        assert [reply["op"] for reply in heard] == ["opened", *["refused"] * 8, "closed"]
-        assert all(reply["reason"] for reply in heard if reply["op"] == "refused")
-
-    run(main())
-
-
-def test_lost_packets_are_published_as_a_gap(tmp_path: Path) -> None:
-    packets = [
-        ({"op": "open", "stream": "a"}, b""),
-        audio("a", 0, SPEECH[:8000]),
-        audio("a", 24_000, SPEECH[24_000:36_000]),
-        ({"op": "close", "stream": "a"}, b""),
-    ]
-
-    async def main() -> None:
-        rig, _ = await over_socket(tmp_path, packets, 2)
-        assert [(gap.from_sample, gap.count, gap.reason) for gap in rig.of(Gap)] == [(8000, 16_000, "lost")]
-
-    run(main())
-
-
-@given(st.one_of(st.binary(max_size=200), st.binary(max_size=20).map(lambda tail: b"{" + tail)))
-def test_any_bytes_are_a_header_or_refused(frame: bytes) -> None:
-    try:
-        read_header(frame)
-    except GivenError:
-        return
-
-
-def test_a_huge_header_is_refused_unread() -> None:
-    with pytest.raises(GivenError, match="at most 4096"):
-        read_header(b"{" * (MOST_HEADER_BYTES + 1))
-
-
-def test_strangers_cannot_be_let_in_and_a_taken_place_is_said(tmp_path: Path) -> None:
-    with pytest.raises(GivenError, match="without keys"):
-        open_source("zmq:tcp://0.0.0.0:5557", SourceSettings())
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
-        with pytest.raises(MissingError, match="stop what uses it"):
-            open_source(f"zmq:tcp://127.0.0.1:{port}", SourceSettings())

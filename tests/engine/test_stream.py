@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clser.engine.records import Samples, Utterance
 from clser.engine.segment import Ended, SegmentConfig, Started
-from clser.engine.stream import WARM_UP_FRAMES, StreamConfig, StreamState, levels_dbfs
+from clser.engine.stream import KEEP_FRAMES, WARM_UP_FRAMES, StreamConfig, StreamState, levels_dbfs
 from clser.engine.vad import VadConfig
 
 ONES = np.ones(1000, np.float32)
@@ -25,7 +25,7 @@ def take(state: StreamState, pcm: Samples) -> None:
 
 def hear(state: StreamState, probability: float = 1.0, most: int = 1000) -> list[object]:
     """Let the voice activity network hear what waits."""
-    count, _, _ = state.cut_vad(most)
+    count, *_ = state.cut_vad(most)
     heard = state.hear_vad(np.full(count, probability, np.float32))
     state.follow(heard.events, 0.0)
     return list(heard.events)
@@ -41,7 +41,7 @@ def test_the_network_gets_whole_frames_each_once_and_in_order(sizes: list[int]) 
         at += size
         assert state.vad_waiting() == at // VAD_FRAME - len(got) // VAD_FRAME
         if state.vad_waiting():
-            count, fresh, sent = state.cut_vad(2)
+            count, fresh, sent, *_ = state.cut_vad(2)
             assert fresh == (not got)
             assert len(sent) == count * VAD_FRAME
             got += sent.tolist()
@@ -118,15 +118,67 @@ def test_after_a_rewind_the_networks_hear_again_what_their_state_was_made_from()
     track.answers.extend([ONES] * 5)
     state.rewind()
     assert state.segmenter.position == position
-    assert state.vad_waiting() == WARM_UP_FRAMES
-    count, fresh, again = state.cut_vad(1000)
+    assert state.vad_waiting() == level_frames, "from where the network began"
+    count, fresh, again, *_ = state.cut_vad(1000)
     assert fresh
-    assert again.tolist() == pcm[position - WARM_UP_FRAMES * VAD_FRAME : position].tolist()
+    assert again.tolist() == pcm[:position].tolist()
     assert state.hear_vad(np.zeros(count, np.float32)).frames == [], "heard before"
     assert state.segmenter.position == position == level_frames * VAD_FRAME
     track_again, sent_again, fresh, second = state.cut_voice(1000, 2.0)
     assert (track_again, sent_again, fresh) == (track, sent, True)
     assert second.tolist() == first.tolist()
+
+
+def test_a_network_that_hands_out_no_state_hears_the_last_while_again() -> None:
+    state = stream()
+    take(state, sound([(True, 12_000)]))
+    hear(state, 1.0)
+    state.rewind()
+    assert state.vad_waiting() == WARM_UP_FRAMES
+    assert state.cut_vad(1)[:2] == (1, True)
+
+
+def test_a_network_that_hands_out_its_state_goes_on_from_there() -> None:
+    state = stream()
+    state.keeps_state = True
+    pcm = sound([(True, 3200)])
+    take(state, pcm)
+    first = state.cut_vad(KEEP_FRAMES - 1)
+    assert (first.fresh, first.given, first.keep) == (True, b"", False)
+    state.hear_vad(np.ones(first.frames, np.float32))
+    second = state.cut_vad(5)
+    assert second.keep
+    state.hear_vad(np.ones(5, np.float32), np.array([1.5, 2.5], np.float32))
+    kept_at = state.segmenter.position
+    third = state.cut_vad(7)
+    assert not third.keep
+    state.hear_vad(np.ones(7, np.float32))
+    position = state.segmenter.position
+    for _ in range(2):  # the second worker dies too, while it is brought back to where the first one was
+        state.rewind()
+        again = state.cut_vad(4)
+        assert (again.fresh, np.frombuffer(again.given, np.float32).tolist()) == (False, [1.5, 2.5])
+        assert again.pcm.tolist() == pcm[kept_at : kept_at + 4 * VAD_FRAME].tolist()
+        assert state.hear_vad(np.zeros(4, np.float32)).frames == []
+    rest = state.cut_vad(5)
+    assert rest.given == b""
+    heard = state.hear_vad(np.ones(5, np.float32))
+    assert [end for end, _, _ in heard.frames] == [position + VAD_FRAME, position + 2 * VAD_FRAME]
+
+
+def test_behind_a_gap_no_old_state_is_given() -> None:
+    state = stream()
+    state.keeps_state = True
+    take(state, sound([(False, 3200)]))
+    count = state.cut_vad(1000).frames
+    state.hear_vad(np.zeros(count, np.float32), np.ones(2, np.float32))
+    state.barrier("gap", 16_000)
+    take(state, sound([(False, 640)]))
+    assert state.pass_barrier() is not None
+    state.cut_vad(3)
+    state.rewind()
+    again = state.cut_vad(1000)
+    assert (again.fresh, again.given, again.frames) == (True, b"", 20)
 
 
 def test_a_rewind_at_the_beginning_starts_from_the_beginning() -> None:
@@ -148,7 +200,7 @@ def test_a_rewind_reaches_back_to_a_gap_at_most() -> None:
     take(state, sound([(True, 320)], 2))
     hear(state, 0.0)
     state.rewind()
-    count, _, again = state.cut_vad(1000)
+    count, _, again, *_ = state.cut_vad(1000)
     assert count == 10
     assert again.tolist() == sound([(True, 320)], 2).tolist()
 
@@ -159,7 +211,7 @@ def test_a_barrier_waits_until_all_before_it_was_heard() -> None:
     state.barrier("muted")
     take(state, sound([(True, 1000)]))
     assert state.pass_barrier() is None
-    count, _, _ = state.cut_vad(1000)
+    count, *_ = state.cut_vad(1000)
     assert count == 16_000 // VAD_FRAME, "not beyond the barrier"
     assert state.pass_barrier() is None
     state.follow(state.hear_vad(np.ones(count, np.float32)).events, 0.0)

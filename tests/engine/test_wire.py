@@ -17,7 +17,7 @@ from clser.engine.records import KINDS, Message
 from examples import EXAMPLES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-WIRES: list[wire.Wire] = ["json", "msgpack"]
+WIRES: list[wire.Form] = ["json", "msgpack"]
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def of(kind: Any) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=120)
 @given(of(Message), st.sampled_from(WIRES))
-def test_what_is_decoded_is_what_was_encoded(message: Message, form: wire.Wire) -> None:
+def test_what_is_decoded_is_what_was_encoded(message: Message, form: wire.Form) -> None:
     assert wire.decode(wire.encode(message, form)) == message
 
 
@@ -116,7 +116,7 @@ def test_there_is_an_example_of_every_kind() -> None:
 
 @pytest.mark.parametrize("form", WIRES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_bytes_are_those_of_the_first_release(kind: str, form: wire.Wire) -> None:
+def test_the_bytes_are_those_of_the_first_release(kind: str, form: wire.Form) -> None:
     golden = (GOLDEN / f"{kind}.{form}").read_bytes()
     assert wire.encode(EXAMPLES[kind], form) == golden
     assert wire.decode(golden) == EXAMPLES[kind]
@@ -141,7 +141,7 @@ def test_bytes_that_are_no_message_are_refused_and_nothing_else(body: bytes) -> 
 
 @given(st.sampled_from(KINDS), st.sampled_from(WIRES), st.data())
 def test_damaged_messages_decode_or_are_refused_and_nothing_else(
-    kind: str, form: wire.Wire, data: st.DataObject
+    kind: str, form: wire.Form, data: st.DataObject
 ) -> None:
     body = bytearray(wire.encode(EXAMPLES[kind], form))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -1,0 +1,101 @@
+"""Sockets that connect to an engine: how they come back, how they are waited for, and what is in their frames."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import zmq
+
+from clser.engine import wire
+from clser.engine.errors import ClserError, GivenError
+from clser.engine.keys import read_keys, unlock
+from clser.engine.records import Message
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+MOST_BYTES = 1 << 20  # a message of ours has a few KB
+ENDS_BYTES = (
+    1 << 26
+)  # at this size ZeroMQ ends the connection, and does not come back: so only where memory is at stake
+AGAIN_MS, AGAIN_MOST_MS = 100, 1000  # after which an engine that has gone is looked for
+QUIET_S, PROBES = 5, 3  # a machine whose cable was pulled says nothing: the kernel finds out
+
+
+def connect(
+    context: Context, kind: int, endpoint: str, keys: str | Path | None, options: Mapping[int, int] | None = None
+) -> Socket:
+    """A socket to an engine that may come and go. Keys, a folder of them, are for tcp only."""
+    held = read_keys(keys) if keys is not None and endpoint.startswith("tcp://") else None
+    socket = context.socket(kind)
+    settings: dict[int, int] = {
+        zmq.LINGER: 0,
+        zmq.MAXMSGSIZE: ENDS_BYTES,
+        zmq.RECONNECT_IVL: AGAIN_MS,
+        zmq.RECONNECT_IVL_MAX: AGAIN_MOST_MS,
+        zmq.TCP_KEEPALIVE: 1,  # not ZeroMQ's own heartbeats: libzmq 4.3.5 aborts over them where a reader stalls
+        zmq.TCP_KEEPALIVE_IDLE: QUIET_S,
+        zmq.TCP_KEEPALIVE_INTVL: QUIET_S,
+        zmq.TCP_KEEPALIVE_CNT: PROBES,
+        **(options or {}),
+    }
+    for option, value in settings.items():
+        socket.setsockopt(option, value)
+    try:
+        if held is not None:
+            unlock(socket, held)
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise GivenError(f"endpoint {endpoint!r}: {error}; give auto, ipc://PATH or tcp://HOST:PORT") from error
+    except ClserError:
+        socket.close()
+        raise
+    return socket
+
+
+def wait(sockets: list[Socket], timeout_s: float | None) -> None:
+    """Return when one of them can be read, or after that time (None: never)."""
+    poller = zmq.Poller()
+    for socket in sockets:
+        poller.register(socket, zmq.POLLIN)
+    poller.poll(None if timeout_s is None else max(0, math.ceil(timeout_s * 1000)))
+
+
+async def changed(sockets: list[Socket], timeout_s: float | None) -> None:
+    """`wait` for an event loop. Their descriptors tell of changes only, so first receive until nothing is left."""
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+    descriptors = [int(socket.getsockopt(zmq.FD)) for socket in sockets]
+    for descriptor in descriptors:
+        loop.add_reader(descriptor, woken.set)
+    timer = None if timeout_s is None else loop.call_later(max(0.0, timeout_s), woken.set)
+    try:
+        await woken.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for descriptor in descriptors:
+            loop.remove_reader(descriptor)
+
+
+def receive(socket: Socket) -> list[bytes] | None:
+    """The frames of a message that is there already."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+
+
+def read(frames: list[bytes]) -> Message | None:
+    """The message in a topic and a body, or None if it is none of ours."""
+    try:
+        topic, body = frames
+        if len(body) > MOST_BYTES:
+            return None
+        message = wire.decode(body)
+        ours = topic == wire.topic(wire.kind_of(message), message.stream) and message.seq > 0
+    except (ClserError, ValueError, RecursionError):
+        return None
+    return message if ours else None

@@ -1,0 +1,31 @@
+"""The card of a voice model: what its file says of itself, checked."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from clser.engine.errors import GivenError
+from clser.engine.jobs import VoiceCard
+from clser.engine.records import SAMPLE_RATE_HZ
+from clser.engine.shipped import digest
+from clser.models.labels import PUBLISHED_AS
+
+CONTRACT = 1
+
+
+def read_card(text: str | None, path: Path) -> VoiceCard:
+    """The `clser` property of the file at `path`, with the file's digest."""
+    if text is None:
+        raise GivenError(f"model {path}: it does not describe itself (no `clser` property); see docs/models.md")
+    try:
+        card = msgspec.convert(json.loads(text), VoiceCard)
+    except (msgspec.ValidationError, json.JSONDecodeError) as error:
+        raise GivenError(f"model {path}: its `clser` property is wrong: {error}") from error
+    strangers = [head for head in card.heads if head not in PUBLISHED_AS]
+    if card.contract != CONTRACT or card.sample_rate_hz != SAMPLE_RATE_HZ or strangers:
+        raise GivenError(
+            f"model {path}: contract {card.contract}, {card.sample_rate_hz} Hz, unknown heads {strangers}; "
+            f"this engine runs contract {CONTRACT} at {SAMPLE_RATE_HZ} Hz"
+        )
+    return msgspec.structs.replace(card, digest=digest(path))

@@ -1,0 +1,1 @@
+"""What workers in the tests load where something is to go wrong."""
