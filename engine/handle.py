@@ -104,6 +104,7 @@ class Stream:
         Waits while the engine is behind, so that a file can be fed as fast as it is read.
         """
         for chunk in self._pieces(self._samples(pcm), captured_unix_us, live=False):
+            self._check_open()
             self._accept(chunk)
             try:
                 while self._behind() and not self._state.ended:
@@ -150,18 +151,19 @@ class Stream:
         begin = self.next_sample
         now_us, now_s = self._clock.unix_us(), self._clock.monotonic_s()
         read = self._captures.hear(begin + len(data), captured_unix_us, now_us, now_s, live)
-        self._state.drift_ppm = self._captures.drift_ppm
         if read.event:
             log.warning(read.event, stream=self.name, what=read.detail)
             self._pipeline.say(read.event, read.detail, stream=self.name)
         most = round(self._resampler.sample_rate_hz * PIECE_S)
+        if len(data) <= most:
+            return [AudioChunk(data, read.captured_us)]
         cuts = [*range(0, len(data), most), len(data)]
         return [AudioChunk(data[at:to], self._captures.at(begin + to)) for at, to in pairwise(cuts)]
 
     def _accept(self, chunk: AudioChunk) -> None:
-        self._check_open()
-        self._own_up()
-        pcm = self._resampler.push(chunk.data)
+        if self._dropped:
+            self._own_up()
+        pcm = self._resampler.convert(chunk.data)
         captured_us = chunk.captured_unix_us - self._resampler.held_us
         self._state.take(pcm, captured_us, self._clock.monotonic_s())
         self.next_sample += len(chunk.data)
@@ -172,6 +174,7 @@ class Stream:
         if not self._closing and not self._state.ended:
             self._own_up()
             self._take_rest()
+            self._state.drift_ppm = self.drift_ppm
             self._state.barrier("closed", last=True)
             self._pipeline.touch(self._state)
         self._closing = True

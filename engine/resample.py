@@ -58,6 +58,8 @@ class Resampler:
     @property
     def held_us(self) -> int:
         """How much sound has gone in that has not come out: the last sample out is older than the last one in by this."""
+        if self._stream is None:
+            return 0
         return round(1e6 * (self.taken / self.sample_rate_hz - self._given / SAMPLE_RATE_HZ))
 
     def check(self, data: NDArray[np.int16] | NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:
@@ -76,12 +78,16 @@ class Resampler:
 
     def push(self, data: NDArray[np.int16] | NDArray[np.float32]) -> Samples:
         """[samples, channels] -> as many 16 kHz samples as are settled by now."""
-        data = self.check(data)
+        return self.convert(self.check(data))
+
+    def convert(self, data: NDArray[np.int16] | NDArray[np.float32]) -> Samples:
+        """`push` for what `check` has returned. May be a view of it."""
         self.taken += len(data)
         if data.dtype == np.int16:
             if self._stream is None and self.channels == 1:
                 self._given += len(data)
-                return data[:, 0].astype(np.int16)  # the common case; a copy, since the packet stays its owner's
+                mono_s16: Samples = data[:, 0]  # the common case
+                return mono_s16
             mono = data.mean(axis=1, dtype=np.float32) / np.float32(32768.0)
         else:  # a wild sample must not ring on in the filter, nor overflow in the mean
             mono = np.clip(data, -LOUDEST, LOUDEST).mean(axis=1, dtype=np.float32)

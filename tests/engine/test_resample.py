@@ -58,12 +58,9 @@ def test_what_16_khz_cannot_carry_is_taken_away_and_not_folded_back() -> None:
     assert np.abs(heard[1000:-1000].astype(int)).max() <= 12
 
 
-def test_16_khz_mono_passes_untouched_and_copied() -> None:
+def test_16_khz_mono_passes_untouched() -> None:
     given_ = noise(1000)
-    heard = Resampler(16_000, 1).push(given_)
-    assert heard.tolist() == given_.tolist()
-    given_[:] = 0
-    assert heard.any()
+    assert (Resampler(16_000, 1).push(given_) == given_).all()
 
 
 def test_channels_are_averaged() -> None:

@@ -166,6 +166,21 @@ def test_a_network_that_hands_out_its_state_goes_on_from_there() -> None:
     assert [end for end, _, _ in heard.frames] == [position + VAD_FRAME, position + 2 * VAD_FRAME]
 
 
+def test_what_was_handed_over_is_kept_though_its_owner_uses_it_again() -> None:
+    state = stream()
+    pcm = sound([(True, 320)])
+    first, second = pcm.copy(), pcm.copy()
+    take(state, first)
+    first[:] = 0
+    state.barrier("gap", 16_000)
+    take(state, second)
+    second[:] = 0
+    assert (state.cut_vad(10).pcm == pcm).all()
+    state.hear_vad(np.zeros(10, np.float32))
+    assert state.pass_barrier() is not None
+    assert (state.cut_vad(10).pcm == pcm).all()
+
+
 def test_behind_a_gap_no_old_state_is_given() -> None:
     state = stream()
     state.keeps_state = True
