@@ -1,5 +1,7 @@
 """Any rate from 8 to 48 kHz, 1 to 8 channels, s16 or f32, in packets of any size -> 16 kHz mono s16, as one unbroken stream."""
 
+from typing import cast
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -86,8 +88,7 @@ class Resampler:
         if data.dtype == np.int16:
             if self._stream is None and self.channels == 1:
                 self._given += len(data)
-                mono_s16: Samples = data[:, 0]  # the common case
-                return mono_s16
+                return cast(Samples, data[:, 0])  # the common case
             mono = data.mean(axis=1, dtype=np.float32) / np.float32(32768.0)
         else:  # a wild sample must not ring on in the filter, nor overflow in the mean
             mono = np.clip(data, -LOUDEST, LOUDEST).mean(axis=1, dtype=np.float32)

@@ -13,6 +13,10 @@ import { Dealer, Subscriber } from "zeromq";
 
 const AGAIN_MS = 1000;
 const [earsAt, answersAt, name, path] = process.argv.slice(2);
+if (!path) {
+  console.error("usage: node robot.mjs EARS ANSWERS NAME FILE.wav");
+  process.exit(2);
+}
 
 const ears = new Dealer({
   immediate: true, // sound for an engine that is not there would only get old

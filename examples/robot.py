@@ -82,5 +82,7 @@ class Robot:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     with wave.open(sys.stdin.buffer if sys.argv[4] == "-" else sys.argv[4]) as wav:
         Robot(*sys.argv[1:4], wav).run()

@@ -77,7 +77,9 @@ def _parser() -> Parser:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated"
     )
     engine.add_argument("--model", metavar="NAME", help="voice model: a name of `clser-models list`, or an .onnx file")
-    engine.add_argument("--compute", metavar="cpu|cuda:N", help="where the voice model runs (default: cpu)")
+    engine.add_argument(
+        "--compute", metavar="cpu|cuda:N", help="where the voice model runs; several devices with commas (default: cpu)"
+    )
     engine.add_argument("--workers", type=int, metavar="N", help="worker processes, 1 to 64 (default: 1)")
     engine.add_argument(
         "--asr", default="auto", metavar="auto|off",
