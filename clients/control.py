@@ -18,7 +18,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from clser.clients.sockets import MOST_BYTES, Context, changed, connect, read, receive, wait
+from clser.clients.sockets import MOST_BYTES, Context, changed, connect, keys_for, read, receive, wait
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.places import control_beside, default_endpoint
 from clser.engine.records import Message
@@ -67,14 +67,15 @@ class Control:
         self.endpoint = found
         self.refused = 0
         """Replies, and messages in them, that are none of ours."""
-        self._keys = keys
+        self._keys = keys_for(found, keys)
         self._own = context is None
         self._context = context or zmq.Context(io_threads=1)
         self._numbers = itertools.count(1)
         try:
             self._connect()
         except BaseException:
-            self.close()
+            if self._own:
+                self._context.destroy(linger=0)
             raise
 
     def _connect(self) -> None:
@@ -140,6 +141,7 @@ class Control:
         self.start_anew()
         raise MissingError(
             f"no engine answers at {self.endpoint}: start one, or give its control socket with --control"
+            + (" (over tcp it may not know our key, or want --keys)" if self.endpoint.startswith("tcp://") else "")
         )
 
     def _granted(self, op: str, reply: Reply) -> Reply:

@@ -9,7 +9,7 @@ import zmq
 
 from clser.engine import wire
 from clser.engine.errors import ClserError, GivenError
-from clser.engine.keys import read_keys, unlock
+from clser.engine.keys import Keys, read_keys, unlock
 from clser.engine.records import Message
 
 Socket = zmq.Socket[bytes]
@@ -23,11 +23,15 @@ AGAIN_MS, AGAIN_MOST_MS = 100, 1000  # after which an engine that has gone is lo
 QUIET_S, PROBES = 5, 3  # a machine whose cable was pulled says nothing: the kernel finds out
 
 
+def keys_for(endpoint: str, folder: str | Path | None) -> Keys | None:
+    """The keys to connect there with: what is not tcp needs none."""
+    return read_keys(folder) if folder is not None and endpoint.startswith("tcp://") else None
+
+
 def connect(
-    context: Context, kind: int, endpoint: str, keys: str | Path | None, options: Mapping[int, int] | None = None
+    context: Context, kind: int, endpoint: str, keys: Keys | None, options: Mapping[int, int] | None = None
 ) -> Socket:
-    """A socket to an engine that may come and go. Keys, a folder of them, are for tcp only."""
-    held = read_keys(keys) if keys is not None and endpoint.startswith("tcp://") else None
+    """A socket to an engine that may come and go."""
     socket = context.socket(kind)
     settings: dict[int, int] = {
         zmq.LINGER: 0,
@@ -43,8 +47,8 @@ def connect(
     for option, value in settings.items():
         socket.setsockopt(option, value)
     try:
-        if held is not None:
-            unlock(socket, held)
+        if keys is not None:
+            unlock(socket, keys)
         socket.connect(endpoint)
     except zmq.ZMQError as error:
         socket.close()

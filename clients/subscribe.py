@@ -17,7 +17,7 @@ import zmq
 from clser.clients.control import Control, control_endpoint
 from clser.clients.gaps import Gaps
 from clser.clients.recovery import Recovery
-from clser.clients.sockets import Context, Socket, changed, connect, read, receive, wait
+from clser.clients.sockets import Context, Socket, changed, connect, keys_for, read, receive, wait
 from clser.clients.waiting import MOST, Waiting
 from clser.engine import wire
 from clser.engine.errors import GivenError
@@ -81,7 +81,7 @@ class Subscriber:
 
     def _connect(self, prefixes: list[bytes], keys: str | Path | None) -> Socket:
         options: dict[int, int] = {zmq.RCVHWM: QUEUE, zmq.RCVBUF: BUFFER_BYTES}
-        socket = connect(self._context, zmq.SUB, self.endpoint, keys, options)
+        socket = connect(self._context, zmq.SUB, self.endpoint, keys_for(self.endpoint, keys), options)
         for prefix in prefixes:
             socket.setsockopt(zmq.SUBSCRIBE, prefix)
         return socket

@@ -160,8 +160,11 @@ class Engine:
         format: SampleFormat = "s16",  # noqa: A002 - the name callers expect
         channels: int = 1,
         speaker: str | None = None,
+        again: bool = False,
     ) -> Stream:
-        """A new stream. GivenError where the name is taken or the sound is of a kind the engine does not take."""
+        """A new stream; `again`, one that was open until just now.
+
+        GivenError where the name is taken or the sound is of a kind the engine does not take."""
         check_layout(sample_rate_hz, channels, format)
         stream = Stream(
             name,
@@ -171,6 +174,7 @@ class Engine:
             resampler=Resampler(sample_rate_hz, channels),
             sample_format=format,
             speaker=speaker,
+            again=again,
             on_closed=self._forget,
         )
         self._streams[name] = stream
@@ -225,7 +229,8 @@ class Engine:
         else:
             config = configuration.load(self._source, [*self._overrides, *overrides])
         changed = changes(self.config, config)
-        self._overrides += overrides
+        newest = {override.partition("=")[0]: override for override in (*self._overrides, *overrides)}
+        self._overrides = tuple(newest.values())
         self.config = config
         self._pipeline.configure(config)
         self._pipeline.say("reloaded", ", ".join(path for paths in changed.values() for path in paths))

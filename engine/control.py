@@ -19,6 +19,7 @@ from clser.engine.sockets import Frames, Inbox, Socket
 
 MOST_REQUEST_BYTES = 16_384
 REPLIES_KEPT = 16  # for somebody who asks and does not read
+Override = Annotated[str, Meta(max_length=1024)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Prefixes = Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=64)]
 EVERYTHING = ("clser/",)
@@ -65,7 +66,7 @@ class Replay(_Request, frozen=True, kw_only=True, tag="replay"):
 class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
     """Read the config again, with `set` upon it, and take over what may change while the engine runs; all of it or nothing."""
 
-    set: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=64)] = ()
+    set: Annotated[tuple[Override, ...], Meta(max_length=64)] | Override = ()
 
 
 class Mute(_Request, frozen=True, kw_only=True, tag="mute"):
@@ -106,7 +107,8 @@ def read_request(frame: bytes) -> Request:
     try:
         return _from_json.decode(frame) if frame[:1] == b"{" else _from_msgpack.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GivenError(f"not a request: {error}; op is one of {', '.join(OPS)}") from error
+        hint = f"; op is one of {', '.join(OPS)}" if "`$.op`" in str(error) or "`op`" in str(error) else ""
+        raise GivenError(f"not a request: {error}{hint}") from error
 
 
 class Control:
@@ -122,7 +124,7 @@ class Control:
         options = {zmq.MAXMSGSIZE: MOST_REQUEST_BYTES, zmq.SNDHWM: REPLIES_KEPT}
         self._socket = doors.bind(zmq.ROUTER, endpoint, "be asked", options, only_with_keys=True)
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._inbox = Inbox(self._socket, self._asked)
+        self._inbox = Inbox(self._socket, self._asked, burst=1)  # a page of a long history takes a millisecond
 
     def close(self) -> None:
         if self._inbox is not None:
@@ -168,7 +170,7 @@ class Control:
             case Replay():
                 facts, entries = self._replay(request)
             case Reload():
-                facts = self._engine.reload(request.set)
+                facts = self._engine.reload((request.set,) if isinstance(request.set, str) else request.set)
             case Mute():
                 self._engine.mute(request.stream, request.muted)
             case ResetSpeaker():

@@ -77,6 +77,7 @@ class Stream:
         resampler: Resampler,
         sample_format: SampleFormat,
         speaker: str | None,
+        again: bool,
         on_closed: "Callable[[Stream], None]",
     ) -> None:
         self._pipeline = pipeline
@@ -90,7 +91,7 @@ class Stream:
         self._read = False
         self._closing = False
         self._dropped = 0
-        self._state = self._pipeline.open(name, speaker, self)
+        self._state = self._pipeline.open(name, speaker, self, again)
         self._kept = config.results_kept
         self._backlog = samples(config.backlog_ms)
         self._overflow = samples(config.overflow_ms)
@@ -274,8 +275,10 @@ class Stream:
             raise GivenError(f"stream {self.name!r}: sample {start_sample} came again; the next is {self.next_sample}")
         if missing > LONGEST_GAP_S * self._resampler.sample_rate_hz:
             raise GivenError(f"stream {self.name!r}: a jump of {missing} samples is no gap; count from the opening")
-        if missing > 0:
-            self._own_up()
+        if missing > 0 and self._dropped:
+            self._dropped += missing  # one gap with what there was no time for
+            self.next_sample = start_sample
+        elif missing > 0:
             self._lose(missing, "lost")
             self.next_sample = start_sample
         return max(0, -missing)

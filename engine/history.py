@@ -3,15 +3,18 @@
 Bounded in time and in bytes. Where the bytes do not suffice, what is worth nothing later (partial results) goes first.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import merge
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import Struct
 
 PAGE = 256  # messages
+_order, _at_s = attrgetter("order"), attrgetter("at_s")
 
 
 class Entry(NamedTuple):
@@ -78,16 +81,21 @@ class History:
     ) -> Page:
         """Everything under the prefixes from `at_s` on, behind the entry `after`."""
         starts = tuple(prefixes)
-        sorts = [self._lasting.all] if lasting else [self._lasting.all, self._passing.all]
-        wanted = (e for e in merge(*sorts) if e.order > after and e.at_s >= at_s and e.topic.startswith(starts))
-        return _page(wanted, most)
+        found = [
+            _behind(entries, after, at_s)
+            for kept in (self._lasting, self._passing)[: 1 if lasting else 2]
+            for topic, entries in kept.topics.items()
+            if topic.startswith(starts)
+        ]
+        return _page(merge(*found), most)
 
     def of(
         self, topic: bytes, first: int, last: int, *, after: int = 0, lasting: bool = False, most: int = PAGE
     ) -> Page:
         """A topic's messages with these numbers, behind the entry `after`."""
         sorts = [kept.topics.get(topic, deque()) for kept in (self._lasting, self._passing)][: 1 if lasting else 2]
-        return _page((e for e in merge(*sorts) if first <= e.seq <= last and e.order > after), most)
+        found = (_behind(entries, after, 0.0) for entries in sorts)
+        return _page((entry for entry in merge(*found) if first <= entry.seq <= last), most)
 
     def known(self, topic: bytes, first: int, last: int) -> tuple[int, int]:
         """How many of a topic's messages with these numbers are kept: (lasting, passing)."""
@@ -96,6 +104,12 @@ class History:
             for kept in (self._lasting, self._passing)
         ]
         return counts[0], counts[1]
+
+
+def _behind(entries: deque[Entry], after: int, at_s: float) -> Iterator[Entry]:
+    """Those behind `after` and from `at_s` on, of entries that are in order of both."""
+    begin = max(bisect_right(entries, after, key=_order), bisect_left(entries, at_s, key=_at_s))
+    return islice(entries, begin, None)
 
 
 def _page(entries: Iterator[Entry], most: int) -> Page:

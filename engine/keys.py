@@ -32,10 +32,10 @@ class Keys(Struct, frozen=True):
     def allows(self, public: bytes) -> bool:
         """Whether the allow-list has that key now: it may be edited while the engine runs."""
         try:
-            lines = (self.folder / ALLOWED).read_text().splitlines()
+            lines = (self.folder / ALLOWED).read_bytes().splitlines()
         except OSError:
             return False
-        return public in (line.split()[0].encode() for line in lines if line.split())
+        return public in (line.split()[0] for line in lines if line.split())
 
 
 def make_keys(folder: str | Path) -> None:
@@ -84,7 +84,7 @@ def unlock(socket: Socket, keys: Keys) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().split("\n")[:-1]
+        return path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise GivenError(f"keys {path}: {why}; `clser-watch keys new DIR` makes a folder of keys") from error

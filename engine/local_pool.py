@@ -13,7 +13,6 @@ import zmq
 from clser.engine import jobs
 from clser.engine.clock import Clock
 from clser.engine.errors import FailedError
-from clser.engine.logs import log
 from clser.engine.pool import PoolConfig
 from clser.engine.records import Samples
 from clser.engine.restarts import WATCH_S, Crew, Down, Heard, Member, Restarts, Silence, came_up
@@ -83,6 +82,7 @@ class Process:
             str(os.getpid()),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=asyncio.subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C reaches the whole group of a terminal; the engine decides when its workers stop
             stdout=STDERR,  # whatever a runtime prints has no business among our results
         )
         self._dead = asyncio.create_task(self.process.wait())
@@ -145,7 +145,7 @@ class Process:
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
-            log.warning("worker_unreachable", worker=self._number)  # its death is noticed by the watch
+            self.disown("it takes no more work")
         self._inbox.look()
 
     def _take(self, frames: Frames) -> None:

@@ -2,6 +2,7 @@
 
     0 normal  ->  1 answers half as often, in larger steps  ->  2 no partial answers  ->  3 no new streams
 
+On steps 1 and 2, and for a while behind them, new streams come in one by one.
 Every step is published. Finals are computed on every step: they are what all the rest is given up for.
 """
 

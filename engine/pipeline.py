@@ -56,6 +56,7 @@ class Pipeline:
         self._config = config
         self._clock = clock
         self._pool = pool
+        self._stations = [Station(number) for number in range(pool.workers)]
         self._bus = bus
         self._keeper = keeper
         self._streams: dict[str, StreamState] = {}
@@ -77,7 +78,7 @@ class Pipeline:
         self._vad_state = ready.vad_state
         self.voice = ready.voice
         self.configure(self._config)
-        self._stations = [Station(number) for number in range(self._pool.workers)]
+        self.state = "degraded"
         self._turn("ready", f"{ready.voice.name} {ready.voice.digest}")
 
     def configure(self, config: Config) -> None:
@@ -88,8 +89,8 @@ class Pipeline:
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def open(self, name: str, speaker: str | None, owner: Owner) -> StreamState:
-        """A new stream."""
+    def open(self, name: str, speaker: str | None, owner: Owner, again: bool = False) -> StreamState:
+        """A new stream; or, `again`, one that was open until just now and is let in whatever there is to do."""
         if not STREAM_NAME.fullmatch(name):
             raise GivenError(f"stream {name!r}: a name has 1 to 64 of A-Z a-z 0-9 . _ -")
         if name in self._streams or name.startswith("_"):
@@ -99,7 +100,7 @@ class Pipeline:
                 else "names that begin with _ are the engine's own"
             )
             raise GivenError(f"stream {name!r}: {why}; take another name")
-        if not self._ladder.admits(self._config.overload, self._clock.monotonic_s()):
+        if not again and not self._ladder.admits(self._config.overload, self._clock.monotonic_s()):
             self.counters["streams_refused"] += 1
             raise OverloadedError(
                 f"stream {name!r}: this engine has more to do than it can; try again later, or elsewhere"
@@ -109,7 +110,7 @@ class Pipeline:
         pace = self._ladder.pace
         stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name), pace=pace)
         stream.keeps_state = self._vad_state > 0
-        placing.least_loaded(self._stations).admit(stream)
+        placing.best(self._stations, self._clock.monotonic_s()).admit(stream)
         stream.last_arrival_s = self._clock.monotonic_s()
         self._streams[name] = stream
         self._owners[stream] = owner
@@ -244,7 +245,7 @@ class Pipeline:
         station.lose()
         self.counters["workers_lost"] += 1
         self._turn("worker_lost", f"worker {worker}: {why}")
-        for stream in placing.evacuate(station, self._stations):
+        for stream in placing.evacuate(station, self._stations, self._clock.monotonic_s()):
             self.touch(stream)
 
     def fell_back(self, worker: int, why: str) -> None:
@@ -340,10 +341,11 @@ class Pipeline:
         """Something has changed how well the engine is."""
         if self.failure is not None:
             self.state = "failed"
-        elif self.state != "stopping":
+        elif self.state not in ("starting", "stopping"):
             well = all(station.up for station in self._stations) and not self._ladder.step
             self.state = "ready" if well else "degraded"
-        (log.info if self.state == "ready" else log.error)(event, detail=detail)
+        # the all-clear is as loud as what it ends, or a log shows troubles only
+        (log.info if event == "ready" else log.warning if self.state == "ready" else log.error)(event, detail=detail)
         self.say(event, detail)
 
     def say(

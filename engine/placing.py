@@ -13,9 +13,13 @@ MOST_MOVES = 8  # at a time: each makes the voice activity network hear a second
 WARY_S = 30.0  # a worker that was late gets no more streams for so long
 
 
-def least_loaded(stations: Iterable[Station]) -> Station:
-    """Workers that are up come first."""
-    return min(stations, key=lambda station: (not station.up, len(station.streams)))
+def best(stations: Iterable[Station], now_s: float) -> Station:
+    """Where one more stream belongs: with a worker that is up, was not late of late, and has the fewest."""
+    return min(stations, key=lambda station: (not station.up, _wary(station, now_s), len(station.streams)))
+
+
+def _wary(station: Station, now_s: float) -> bool:
+    return now_s - station.late_at_s <= WARY_S
 
 
 def move(stream: StreamState, origin: Station, goal: Station) -> None:
@@ -25,27 +29,27 @@ def move(stream: StreamState, origin: Station, goal: Station) -> None:
     goal.admit(stream)
 
 
-def evacuate(lost: Station, stations: Sequence[Station]) -> list[StreamState]:
+def evacuate(lost: Station, stations: Sequence[Station], now_s: float) -> list[StreamState]:
     """Move all streams of a worker that is gone to those that are up, if any is; which have moved."""
     if not any(station.up for station in stations):
         return []
     moved = list(lost.streams)
     for stream in moved:
         lost.release(stream)
-        least_loaded(stations).admit(stream)
+        best(stations, now_s).admit(stream)
     return moved
 
 
 def rebalance(stations: Sequence[Station], now_s: float) -> list[StreamState]:
     """Move some quiet streams from workers that are late, or have more than others, to those that have time."""
     up = [station for station in stations if station.up]
-    calm = [station for station in up if now_s - station.late_at_s > WARY_S]
+    calm = [station for station in up if not _wary(station, now_s)]
     if len(up) < 2 or not calm:
         return []
-    goal = least_loaded(calm)
+    goal = best(calm, now_s)
     origin = max(up, key=lambda station: (station.late_at_s == now_s, len(station.streams)))
     late = origin.late_at_s == now_s
-    surplus = MOST_MOVES if late else (len(origin.streams) - len(goal.streams)) // 2
+    surplus = (len(origin.streams) + 1) // 2 if late else (len(origin.streams) - len(goal.streams)) // 2
     if origin is goal or surplus < 1:
         return []
     busy = origin.busy_with()

@@ -4,6 +4,8 @@ See docs/privacy.md.
 """
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,5 +99,11 @@ class Keeper:
             path = Path(self._config.keep_results)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            with path.open("ab") as file:
-                file.write(wire.encode(result) + b"\n")
+            with path.open("ab", buffering=0) as file:
+                whole, line = file.tell(), wire.encode(result) + b"\n"
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(whole)  # half a line would spoil the next one
+                    raise

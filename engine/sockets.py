@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import zmq
 
-BURST = 64  # messages taken in a row before others get their turn
+BURST = 64  # messages taken in a row before others get their turn, unless each may cost much
 
 Frames = list[bytes]
 Socket = zmq.Socket[bytes]
@@ -14,8 +14,9 @@ Socket = zmq.Socket[bytes]
 class Inbox:
     """Calls `handle` with each message that reaches `socket`, on the loop it was made on, until closed."""
 
-    def __init__(self, socket: Socket, handle: Callable[[Frames], None]) -> None:
+    def __init__(self, socket: Socket, handle: Callable[[Frames], None], burst: int = BURST) -> None:
         self._socket = socket
+        self._burst = burst
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(socket.getsockopt(zmq.FD))
@@ -36,7 +37,7 @@ class Inbox:
 
     def _drain(self) -> None:
         self._again = None
-        for _ in range(BURST):
+        for _ in range(self._burst):
             if self._socket.closed:
                 return
             try:

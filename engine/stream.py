@@ -111,7 +111,7 @@ class Heard:
 
 
 class StreamState:
-    def __init__(
+    def __init__(  # noqa: PLR0915 - a stream has much to remember
         self,
         name: str,
         speaker: str | None,
@@ -154,6 +154,7 @@ class StreamState:
         self._barriers: deque[Barrier] = deque()
         self._behind_gap: deque[Samples | Barrier] | None = None
         """What has come since a gap that is not crossed yet; the ring still holds what was before it."""
+        self._behind = 0  # samples in it
         self._vad_sent = 0  # the network has been handed everything before this sample
         self._vad_from = 0  # where its state was started anew
         self._vad_fresh = True
@@ -190,6 +191,7 @@ class StreamState:
             self.ring.append(pcm)
         else:
             self._behind_gap.append(pcm.copy())
+            self._behind += len(pcm)
 
     def barrier(self, reason: str, missing: int = 0, last: bool = False, speaker: str | None = None) -> None:
         """Here the sound breaks off: `missing` samples are not there, or (0) what is open ends."""
@@ -199,6 +201,7 @@ class StreamState:
             self._put(barrier)
         else:
             self._behind_gap.append(barrier)
+            self._behind += self.vad_frame  # it holds no sound, but must not be free
 
     def _put(self, barrier: Barrier) -> None:
         if barrier.last:  # the last frame is filled up, so that every sample is heard
@@ -220,10 +223,12 @@ class StreamState:
             piece = come.popleft()
             if isinstance(piece, Barrier):
                 self._put(piece)
+                self._behind -= self.vad_frame
             else:
                 self.ring.append(piece)
+                self._behind -= len(piece)
         if self._behind_gap is not None:
-            self._behind_gap.extend(come)
+            self._behind_gap = come  # as far as to the next gap
 
     @property
     def backlog(self) -> int:
@@ -236,8 +241,7 @@ class StreamState:
             due = self.frames_for(track, track.due.utterance.end_sample) if track.due is not None else 0
             if max(due, track.sent) > heard or self.voice_waiting()[0]:
                 oldest = min(oldest, track.start + heard * self.voice_frame)
-        behind = sum(len(piece) for piece in self._behind_gap or () if not isinstance(piece, Barrier))
-        return self.ring.end - oldest + behind
+        return self.ring.end - oldest + self._behind
 
     @property
     def late(self) -> int:

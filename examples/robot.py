@@ -85,4 +85,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
     with wave.open(sys.stdin.buffer if sys.argv[4] == "-" else sys.argv[4]) as wav:
-        Robot(*sys.argv[1:4], wav).run()
+        robot = Robot(*sys.argv[1:4], wav)
+        try:
+            robot.run()
+        except KeyboardInterrupt:
+            robot.send("close")

@@ -23,6 +23,7 @@ from clser.clients.clips import demo_clip, demo_segments
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PATIENCE_S = 60.0
+SPOKEN_S = 1.4  # longer than a robot waits before it tries again
 Robot = list[str]
 
 
@@ -56,7 +57,7 @@ def places(tmp_path: Path) -> Iterator[Path]:
     pcm, rate_hz = soundfile.read(demo_clip(), dtype="int16")
     spoken = min(demo_segments(), key=lambda segment: segment.end_s - segment.start_s)
     start = round((spoken.start_s - 0.1) * rate_hz)
-    once = np.concatenate([pcm[start : round(spoken.end_s * rate_hz)], np.zeros(rate_hz * 6 // 10, np.int16)])
+    once = np.concatenate([pcm[start : start + round(SPOKEN_S * rate_hz)], np.zeros(rate_hz * 6 // 10, np.int16)])
     soundfile.write(tmp_path / "phrase.wav", once, rate_hz)
     soundfile.write(tmp_path / "phrases.wav", np.tile(once, 40), rate_hz)
     yield tmp_path

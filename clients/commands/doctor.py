@@ -83,7 +83,7 @@ def _runtime() -> Iterator[Finding]:
     )  # fmt: skip
     yield Finding(
         "torch", here.torch or "not installed", bool(here.torch), False,
-        "" if here.torch else "only training wants it: pip install 'clser-stream[torch]'",
+        "" if here.torch else "training and model.backend=torch want it: pip install 'clser-stream[torch]'",
     )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def _cuda(here: "Runtimes") -> Finding:
         hint = "" if driver else "but no NVIDIA driver is here: nvidia-smi is not found"
         return Finding("cuda", "onnxruntime can use it", driver, False, hint)
     if not driver:
-        return Finding("cuda", "no driver", False, False)
+        return Finding("cuda", "no NVIDIA driver: nvidia-smi is not found", False, False)
     hint = _reinstall("onnxruntime-gpu", here.onnxruntime)
     return Finding("cuda", "driver, but no provider", False, False, "" if here.shadowed else f"{hint} (docs/design.md)")
 

@@ -69,6 +69,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = 0
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except OSError as error:  # what we expect has a class of its own: a full disk behind standard output has not
+        print(f"{name if name.startswith('clser-') else 'clser-stream'}: {error}", file=sys.stderr)
+        code = 1
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     _let_go_of_stdout()

@@ -15,7 +15,7 @@ from clser.clients.commands.shell import Ending, Parser, parser, run, seconds, s
 from clser.clients.console import Console
 from clser.clients.control import Control
 from clser.clients.subscribe import Subscriber
-from clser.engine import keys
+from clser.engine import keys, wire
 from clser.engine.errors import GivenError
 from clser.engine.places import default_endpoint
 from clser.engine.records import ENGINE, KINDS, Message, Status
@@ -91,13 +91,21 @@ class _Watch:
         while True:
             message = await self._subscriber.areceive(QUIET_S)
             if message is None:
-                key = ", or it does not know our key" if self._given.keys else ""
-                self._say(f"heard nothing for {QUIET_S:.0f} s: no engine at {self._subscriber.endpoint}{key}?")
+                self._say(f"heard nothing for {QUIET_S:.0f} s: {self._guess()}?")
                 message = await self._subscriber.areceive()
                 assert message is not None
                 self._say("")
             if self._asked_for(message):
                 yield message
+
+    def _guess(self) -> str:
+        """Why nothing comes."""
+        endpoint, refused = self._subscriber.endpoint, self._subscriber.refused
+        if refused:
+            return f"{refused} messages came that are none of ours; does {endpoint} speak another --wire"
+        key = ", or it does not know our key" if self._given.keys else ""
+        key = key or (", or it wants --keys" if endpoint.startswith("tcp://") else "")
+        return f"no engine at {endpoint}{key}"
 
     def _asked_for(self, message: Message) -> bool:
         """The engine's own status comes along as its sign of life; only the console shows it unasked."""
@@ -158,7 +166,10 @@ def _ask(given: argparse.Namespace) -> int:
     fields = dict(_field(each) for each in given.fields)
     publish = default_endpoint() if given.connect == "auto" else given.connect
     with Control(given.control, given.keys, publish=publish) as control:
-        print(json.dumps(control.exchange(given.op, fields).facts, ensure_ascii=False))
+        reply = control.exchange(given.op, fields)
+        print(json.dumps(reply.facts, ensure_ascii=False))
+        for _, message in control.messages(reply):
+            print(wire.encode(message).decode())
     return 0
 
 

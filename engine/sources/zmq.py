@@ -30,6 +30,7 @@ MOST_TOLD = 4096
 LOOK_S = AGAIN_S = 1.0
 OPTIONS = {
     zmq.MAXMSGSIZE: MOST_PACKET_BYTES,
+    zmq.RCVHWM: 200,  # packets of one connection that wait for us
     zmq.ROUTER_HANDOVER: 1,  # a robot that reconnects under its own routing id takes its place again
 }
 
@@ -154,6 +155,8 @@ class Ingest:
         if guest is None or guest.sender != sender:
             whose = "not open" if guest is None else "another connection's"
             raise GivenError(f"stream {header.stream!r} is {whose}: send op open first")
+        if header.op == "audio" and not pcm:
+            raise GivenError(f"stream {header.stream!r}: a packet without sound says nothing")
         if len(pcm) > guest.second_bytes:
             raise GivenError(f"a packet of {len(pcm)} bytes: at most a second, {guest.second_bytes}")
         guest.heard_s = self._now_s()
@@ -197,7 +200,7 @@ class Ingest:
                 f"stream {name!r} is another connection's: take another name, or wait until it is silent for {enough_s:g} s"
             )
 
-    def _admit(self, guest: _Guest, header: Header) -> None:
+    def _admit(self, guest: _Guest, header: Header, again: bool = False) -> None:
         try:
             guest.stream = self._engine.open(
                 header.stream,
@@ -205,6 +208,7 @@ class Ingest:
                 channels=header.channels,
                 format=header.format,
                 speaker=header.speaker,
+                again=again,  # it has just given up its place
             )
         except ClserError:
             del self._guests[header.stream]
@@ -214,7 +218,7 @@ class Ingest:
     async def _admit_after(self, leaving: "asyncio.Task[None]", guest: _Guest, header: Header) -> None:
         await asyncio.wait({leaving})
         try:
-            self._admit(guest, header)
+            self._admit(guest, header, again=True)
         except ClserError as error:
             self._refuse(guest.sender, header.stream, error)
         else:

@@ -240,7 +240,7 @@ def test_watch_begins_with_the_past_and_asks_an_engine(runtime: dict[str, str]) 
     )
     assert speaking.stdout is not None
     first = speaking.stdout.readline()
-    watched = ran(runtime, "watch", "--json", "--replay", "60", "--duration", "1.5")
+    watched = ran(runtime, "watch", "--json", "--replay", "60", "--duration", "1")
     asked = ran(runtime, "watch", "ask", "ready")
     refused = ran(runtime, "watch", "ask", "mute", "stream=nobody")
     speaking.send_signal(signal.SIGINT)

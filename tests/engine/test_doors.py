@@ -115,6 +115,31 @@ def test_other_machines_may_come_only_where_there_are_keys(endpoint: str, tmp_pa
     run(main())
 
 
+def test_a_list_that_is_no_text_turns_away_those_it_does_not_name_and_nobody_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        make_keys(tmp_path / "keys")
+        async with Entrance(tmp_path / "keys") as entrance:
+            allowed = tmp_path / "keys" / "allowed.keys"
+            public = (tmp_path / "keys" / "public.key").read_bytes().strip()
+            allowed.write_bytes(b"\xff\xfe half a line\n")
+            assert not await entrance.hears(tmp_path / "keys", until_turned_away=1)
+            allowed.write_bytes(public + b" Jos\xe9\n")
+            assert await entrance.hears(tmp_path / "keys")
+
+    run(main())
+
+
+def test_a_name_that_anybody_may_connect_to_is_refused() -> None:
+    async def main() -> None:
+        doors = Doors()
+        doors.open()
+        with pytest.raises(GivenError, match="anybody may connect"):
+            doors.bind(zmq.PUB, "ipc://@clser", "publish")
+        doors.close()
+
+    run(main())
+
+
 def test_control_over_tcp_wants_keys_even_on_this_machine(tmp_path: Path) -> None:
     async def main() -> None:
         doors = Doors()

@@ -8,7 +8,9 @@ import pytest
 from fakes import Rig, run, sound
 from listening import LONG, SHORT, SPOKEN, answers, hear, packets, turns, unharmed, whole
 
+from clser.engine import jobs
 from clser.engine.errors import FailedError
+from clser.engine.pool import Listener
 from clser.engine.records import Gap, Result, Status
 
 
@@ -72,6 +74,25 @@ def test_a_dead_workers_last_words_are_not_taken_for_its_successors(lane: Any) -
             await stream.close()
             assert rig.pipeline.counters["workers_lost"] > 3
             assert (answers(rig, "a"), turns(rig, "a")) == unharmed()
+
+    run(main())
+
+
+def test_a_worker_that_dies_while_another_warms_up_is_no_end() -> None:
+    async def main() -> None:
+        rig = Rig(workers=2)
+        start = rig.pool.start
+
+        async def slowly(listener: Listener) -> jobs.Ready:
+            ready = await start(listener)
+            rig.pool.lose(0)
+            rig.pool.come_back(0)
+            return ready
+
+        rig.pool.start = slowly  # type: ignore[method-assign]
+        async with rig:
+            assert [event for event, _ in rig.events()] == ["worker_lost", "worker_back", "ready"]
+            assert rig.pipeline.state == "ready"
 
     run(main())
 

@@ -85,8 +85,8 @@ def test_a_worker_that_hangs_is_killed_and_replaced(command: str, tmp_path: Path
 
 def test_a_worker_that_is_slow_but_alive_is_left_alone(tmp_path: Path, settings: dict[str, Any]) -> None:
     async def main() -> None:
-        async with started(tmp_path, settings) as place:
-            place.tell("batch", "slow 3")
+        async with started(tmp_path, settings, silent_s=2.0) as place:
+            place.tell("batch", "slow 1.2")  # more than two beats
             await place.works()
             await place.works()
             assert place.news.events == ["answered"] * 3

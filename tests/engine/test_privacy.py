@@ -2,11 +2,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from fakes import Rig, run, sound
 
-from clser.engine.records import Status
+from clser.engine.privacy import Keeper, PrivacyConfig
+from clser.engine.records import Result, Status
+from examples import EXAMPLES
 
 SPOKEN = sound([(False, 500), (True, 1000), (False, 500), (True, 1500), (False, 500)])
 
@@ -34,6 +37,42 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A file on a disk that takes the first half of what is written."""
+
+        def __init__(self, path: Path) -> None:
+            self._file = path.open("ab", buffering=0)
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.close()
+
+        def tell(self) -> int:
+            return self._file.tell()
+
+        def truncate(self, size: int) -> int:
+            return self._file.truncate(size)
+
+        def write(self, line: bytes) -> int:
+            return self._file.write(line[: len(line) // 2])
+
+    path = tmp_path / "finals.jsonl"
+    keeper = Keeper(PrivacyConfig(purpose="a test", keep_results=str(path)))
+    example = EXAMPLES["result"]
+    assert isinstance(example, Result)
+    keeper._write(example, np.zeros(0, np.int16))
+    whole = path.read_bytes()
+    full = Full(path)
+    monkeypatch.setattr(Path, "open", lambda self, *_, **__: full)
+    with pytest.raises(OSError, match="space"):
+        keeper._write(example, np.zeros(0, np.int16))
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
 
 
 def test_nothing_is_written_by_default(elsewhere: Path) -> None:

@@ -181,6 +181,26 @@ def test_what_was_handed_over_is_kept_though_its_owner_uses_it_again() -> None:
     assert (state.cut_vad(10).pcm == pcm).all()
 
 
+def test_gaps_that_pile_up_count_as_backlog_and_are_crossed_in_their_order() -> None:
+    state = stream()
+    take(state, sound([(False, 640)]))
+    before = state.backlog
+    for _ in range(3):
+        state.barrier("gap", 1600)
+        take(state, sound([(False, 64)]))
+    assert state.backlog == before + 3 * 1024 + 2 * VAD_FRAME
+    crossed = []
+    for _ in range(4):
+        count = state.vad_waiting()
+        if count:
+            state.cut_vad(count)
+            state.hear_vad(np.zeros(count, np.float32))
+        passed = state.pass_barrier()
+        crossed += [passed[0].resume] if passed else []
+    assert crossed == [10_240 + 1600, 10_240 + 1024 + 3200, 10_240 + 2048 + 4800]
+    assert state.backlog == 0
+
+
 def test_behind_a_gap_no_old_state_is_given() -> None:
     state = stream()
     state.keeps_state = True
