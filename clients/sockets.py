@@ -11,6 +11,7 @@ from clser.engine import wire
 from clser.engine.errors import ClserError, GivenError
 from clser.engine.keys import Keys, read_keys, unlock
 from clser.engine.records import Message
+from clser.engine.sockets import KEEP_ALIVE
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -20,7 +21,6 @@ ENDS_BYTES = (
     1 << 26
 )  # at this size ZeroMQ ends the connection, and does not come back: so only where memory is at stake
 AGAIN_MS, AGAIN_MOST_MS = 100, 1000  # after which an engine that has gone is looked for
-QUIET_S, PROBES = 5, 3  # a machine whose cable was pulled says nothing: the kernel finds out
 
 
 def keys_for(endpoint: str, folder: str | Path | None) -> Keys | None:
@@ -38,10 +38,7 @@ def connect(
         zmq.MAXMSGSIZE: ENDS_BYTES,
         zmq.RECONNECT_IVL: AGAIN_MS,
         zmq.RECONNECT_IVL_MAX: AGAIN_MOST_MS,
-        zmq.TCP_KEEPALIVE: 1,  # not ZeroMQ's own heartbeats: libzmq 4.3.5 aborts over them where a reader stalls
-        zmq.TCP_KEEPALIVE_IDLE: QUIET_S,
-        zmq.TCP_KEEPALIVE_INTVL: QUIET_S,
-        zmq.TCP_KEEPALIVE_CNT: PROBES,
+        **KEEP_ALIVE,
         **(options or {}),
     }
     for option, value in settings.items():

@@ -160,9 +160,11 @@ class Engine:
         format: SampleFormat = "s16",  # noqa: A002 - the name callers expect
         channels: int = 1,
         speaker: str | None = None,
+        results: bool = True,
         again: bool = False,
     ) -> Stream:
-        """A new stream; `again`, one that was open until just now.
+        """A new stream; `again`, one that was open until just now. Without `results` none are kept for `Stream.results`:
+        where everything goes over the bus, nobody would ever fetch them.
 
         GivenError where the name is taken or the sound is of a kind the engine does not take."""
         check_layout(sample_rate_hz, channels, format)
@@ -174,6 +176,7 @@ class Engine:
             resampler=Resampler(sample_rate_hz, channels),
             sample_format=format,
             speaker=speaker,
+            results=results,
             again=again,
             on_closed=self._forget,
         )

@@ -17,12 +17,11 @@ from zmq.utils import z85
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.keys import Keys, lock, read_keys
 from clser.engine.logs import log
-from clser.engine.sockets import Frames, Inbox, Socket
+from clser.engine.sockets import KEEP_ALIVE, Frames, Inbox, Socket
 
 ZAP = "inproc://zeromq.zap.01"
 LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]|::1):[\d*]+")
 HANDSHAKE_MS = 3_000
-QUIET_S, PROBES = 5, 3  # a machine whose cable was pulled says nothing: the kernel finds out
 INSTEAD = {"publish": "--bind", "be asked": "--set bus.control=ENDPOINT", "listen for sound": "--device zmq:ENDPOINT"}
 SOUND, WORDS = 2, 1  # ZeroMQ's threads: what comes in does not delay what goes out
 
@@ -84,13 +83,13 @@ class Doors:
             )
         held = _lock_ipc(endpoint, what)
         socket = self._context.socket(kind)
-        socket.setsockopt(zmq.AFFINITY, thread)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        settings: dict[int, int] = {zmq.AFFINITY: thread, zmq.HANDSHAKE_IVL: HANDSHAKE_MS}
+        settings.update((int(option), value) for option, value in (options or {}).items())
         if not ours:
-            keep_alive(socket)
+            settings.update(KEEP_ALIVE)
             if self._keys is not None:
                 lock(socket, self._keys)
-        for option, value in (options or {}).items():
+        for option, value in settings.items():
             socket.setsockopt(option, value)
         try:
             socket.bind(endpoint)
@@ -119,14 +118,6 @@ class Doors:
         verdict = (b"200", b"OK") if known else (b"400", b"not on the allow-list")
         self._zap_socket.send_multipart((b"1.0", frames[1], *verdict, b"", b""))
         self._zap.look()
-
-
-def keep_alive(socket: Socket) -> None:
-    """By TCP's own probes; over ZeroMQ's heartbeats libzmq 4.3.5 aborts the process where a reader stalls."""
-    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, QUIET_S)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, QUIET_S)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, PROBES)
 
 
 def _lock_ipc(endpoint: str, what: str) -> IO[str] | None:

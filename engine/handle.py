@@ -77,6 +77,7 @@ class Stream:
         resampler: Resampler,
         sample_format: SampleFormat,
         speaker: str | None,
+        results: bool,
         again: bool,
         on_closed: "Callable[[Stream], None]",
     ) -> None:
@@ -87,6 +88,7 @@ class Stream:
         self._captures = CaptureClock(resampler.sample_rate_hz)
         self._format: SampleFormat = sample_format
         self._results: deque[Result] = deque()
+        self._keeps_results = results
         self._news = asyncio.Event()
         self._read = False
         self._closing = False
@@ -168,7 +170,7 @@ class Stream:
         captured_us = chunk.captured_unix_us - self._resampler.held_us
         self._state.take(pcm, captured_us, self._clock.monotonic_s())
         self.next_sample += len(chunk.data)
-        self._pipeline.touch(self._state)
+        self._pipeline.sounded(self._state)
 
     async def close(self) -> None:
         """No more sound comes: returns when the last final is out, or raises why it never will be."""
@@ -255,6 +257,8 @@ class Stream:
 
     def answered(self, result: Result) -> None:
         """The pipeline's word of a result, as it was published."""
+        if not self._keeps_results:
+            return
         if self._results and self._results[-1].utterance == result.utterance and not self._results[-1].final:
             self._results.pop()
         self._results.append(result)

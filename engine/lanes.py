@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from clser.engine import jobs
 from clser.engine.records import Samples
 from clser.engine.schedule import Schedule
-from clser.engine.stream import StreamState, Track
+from clser.engine.stream import StreamState
+from clser.engine.track import Track
 
 MOST_ROWS = {"vad": 256, "voice": 128}
 MOST_FRAMES = 16

@@ -25,8 +25,9 @@ from clser.engine.publish import KEPT, Bus
 from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
 from clser.engine.report import Reporter, speech
 from clser.engine.segment import Ended, Event
-from clser.engine.stream import Heard, Mark, StreamState, Track
+from clser.engine.stream import StreamState
 from clser.engine.tally import Tally
+from clser.engine.track import Heard, Mark, Track
 
 COUNTERS = (
     *("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples"),
@@ -120,6 +121,12 @@ class Pipeline:
     @property
     def streams(self) -> int:
         return len(self._streams)
+
+    def sounded(self, stream: StreamState) -> None:
+        """It has more sound, and nothing else: the commonest thing of all."""
+        if stream in self._owners and stream.vad_waiting():
+            self._stations[stream.worker].lanes["vad"].waiting.offer(stream)
+            self._wake(stream.worker)
 
     def touch(self, stream: StreamState) -> None:
         """It has sound or a barrier to deal with. A stream that has ended has neither: its slot may be another's by now."""

@@ -7,7 +7,8 @@ from clser.engine.fuse import FuseConfig, Judge
 from clser.engine.jobs import VoiceCard
 from clser.engine.records import Explain, Frame, Modality, Model, Result, Speech, Timing, Weights, seconds
 from clser.engine.segment import Ended, Started
-from clser.engine.stream import Heard, Mark, StreamState, Track
+from clser.engine.stream import StreamState
+from clser.engine.track import Heard, Mark, Track
 
 PARTIAL_TTL_MS = 1_000
 

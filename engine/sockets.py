@@ -7,6 +7,15 @@ import zmq
 
 BURST = 64  # messages taken in a row before others get their turn, unless each may cost much
 
+KEEP_ALIVE: dict[int, int] = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 5,
+    zmq.TCP_KEEPALIVE_INTVL: 5,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
+"""A machine whose cable was pulled says nothing; so the kernel asks it, after seconds. ZeroMQ's own heartbeats are not used:
+over them libzmq 4.3.5 aborts the process where a reader stalls."""
+
 Frames = list[bytes]
 Socket = zmq.Socket[bytes]
 

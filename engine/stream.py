@@ -1,15 +1,15 @@
 """One stream's way from packets to answers that are due. Knows no loop, socket or process: the pipeline moves the rows.
 
 Sound waits in the ring. The voice activity network hears it frame by frame; what it says moves the segmenter on; a
-`Track` follows each utterance until its final is out. The ring keeps all that an open utterance has heard, so when a
-worker dies, `rewind` starts its networks anew from there.
+`Track` (track.py) follows each utterance until its final is out. The ring keeps all that an open utterance has heard, and the
+state of the voice activity network is kept once a second, so when a worker dies, `rewind` brings its networks back.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -19,6 +19,7 @@ from clser.engine.overload import Pace
 from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
 from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
+from clser.engine.track import Barrier, Heard, Mark, Track, VadCut
 from clser.engine.vad import Gate, VadConfig
 
 KEEP_FRAMES = 32  # after so many the voice activity network's state is asked for, to go on from if it is lost
@@ -38,76 +39,6 @@ class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Results that wait for a reader inside the process."""
     silent_warn_s: Annotated[float, Meta(gt=0)] = 5.0
     """Nothing but zeros for so long: a status says so."""
-
-
-class Mark(Struct, frozen=True):
-    """An answer that is due for `utterance`, as decided when the sound up to `position` had been heard."""
-
-    utterance: Utterance
-    position: int
-    decided_s: float
-
-
-@dataclass(slots=True)
-class Track:
-    """An utterance until its final is out: how far the emotion model has heard it, and which answer is due."""
-
-    number: int
-    speaker: str | None
-    start: int
-    grown: int
-    """Its sound goes so far by now."""
-    sent: int = 0
-    """Frames handed to the model."""
-    answers: list[NDArray[np.float32]] = field(default_factory=list)
-    """Logits after each frame."""
-    reached: int = 0
-    """Answers there were before the last rewind."""
-    due: Mark | None = None
-    """The newest replaces an older one."""
-    revision: int = 0
-    partials: int = 0
-    """Partial answers that have been due."""
-    seems_over: bool = False
-    """The last answer given was a tentative."""
-    fresh: bool = True
-    sent_s: float = 0.0
-    answered_s: float = 0.0
-    withdrawn: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Barrier:
-    """Where the sound is not continuous, or ends: all before it is settled first."""
-
-    at: int
-    reason: str
-    resume: int
-    """The index from which sound goes on; `at` itself where nothing is missing."""
-    last: bool = False
-    speaker: str | None = None
-    """Who speaks from here on, where the reason is `speaker`."""
-
-
-class VadCut(NamedTuple):
-    """Frames on their way to the voice activity network."""
-
-    frames: int
-    fresh: bool
-    """Its state starts anew before them,"""
-    pcm: Samples
-    given: bytes = b""
-    """or is this one."""
-    keep: bool = False
-    """Its state behind them is wanted."""
-
-
-@dataclass(slots=True)
-class Heard:
-    """What became of a batch of voice activity: for each frame its end, level and probability, and the events."""
-
-    frames: list[tuple[int, float, float]]
-    events: list[Event]
 
 
 class StreamState:

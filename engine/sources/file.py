@@ -34,7 +34,7 @@ class File:
 
     async def run(self, engine: "Engine") -> None:
         rate, real = self._file.samplerate, self._settings.pace == "real"
-        stream = engine.open(self._name, sample_rate_hz=rate, channels=self._file.channels, format="f32")
+        stream = engine.open(self._name, sample_rate_hz=rate, channels=self._file.channels, format="f32", results=False)
         packet = max(1, round(rate * (PACKET_S if real else FAST_PACKET_S)))
         began = self._settings.clock.monotonic_s()
         reading = asyncio.create_task(asyncio.to_thread(self._read, packet))

@@ -62,7 +62,7 @@ class Microphone:
         self._finished = False
 
     async def run(self, engine: "Engine") -> None:
-        stream = engine.open(self._name, sample_rate_hz=self.rate_hz)
+        stream = engine.open(self._name, sample_rate_hz=self.rate_hz, results=False)
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
 

@@ -26,7 +26,11 @@ class Stdin:
     async def run(self, engine: "Engine") -> None:
         settings = self._settings
         stream = engine.open(
-            self._name, sample_rate_hz=settings.rate_hz, channels=settings.channels, format=settings.format
+            self._name,
+            sample_rate_hz=settings.rate_hz,
+            channels=settings.channels,
+            format=settings.format,
+            results=False,
         )
         whole = BYTES[settings.format] * settings.channels
         rest = b""

@@ -208,6 +208,7 @@ class Ingest:
                 channels=header.channels,
                 format=header.format,
                 speaker=header.speaker,
+                results=False,
                 again=again,  # it has just given up its place
             )
         except ClserError:

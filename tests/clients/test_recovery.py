@@ -176,9 +176,8 @@ def test_lost_frames_are_not_asked_for(engine: ScriptedEngine) -> None:
 def test_what_was_lost_last_is_noticed_though_nothing_comes_after_it(engine: ScriptedEngine) -> None:
     with listening(engine, keep_latest=False) as subscriber:
         engine.send(*(partial(seq) for seq in range(1, QUEUE + 1)))
-        assert subscriber._socket.poll(5000)
-        subscriber._in_a_row = 1  # as if the queue had been full when it was read
         heard(subscriber, QUEUE)
+        subscriber._in_a_row = QUEUE  # as if they had been read in one go: the queue had been full
         question = engine.question(lambda: subscriber.receive(0))
         assert (question["op"], question["prefixes"]) == ("snapshot", ["clser/1/result/"])
         engine.answer(question, result(seq=QUEUE + 3), result("hall", 2))

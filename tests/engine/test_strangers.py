@@ -133,6 +133,40 @@ def test_a_live_source_and_a_reader_that_sleeps_do_not_fill_the_memory() -> None
     run(main())
 
 
+def test_where_nobody_will_read_results_none_are_kept() -> None:
+    async def main() -> None:
+        async with Rig(stream={"results_kept": 1}) as rig:
+            stream = rig.engine.open("a", results=False)
+            for _ in range(6):
+                stream.push(sound([(True, 700), (False, 600)]))
+                await rig.settle()
+            assert len(rig.finals("a")) >= 5
+            assert not stream._results
+            await stream.close()
+            assert [result async for result in stream.results()] == []
+            assert rig.engine._bus.unread == 0
+
+    run(main())
+
+
+def test_a_robots_stream_keeps_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Rig() as rig:
+            ingest = open_source(f"zmq:ipc://{tmp_path / 'in'}", SourceSettings(clock=rig.clock))
+            task = asyncio.create_task(ingest.run(rig.engine))
+            await asyncio.sleep(0)
+            ingest._receive([b"robot", b'{"op":"open","stream":"a"}'])
+            for at in range(0, len(SPOKEN), 8000):
+                ingest._receive([b"robot", b'{"op":"audio","stream":"a"}', SPOKEN[at : at + 8000].tobytes()])
+                await rig.settle()
+            assert rig.finals("a")
+            assert not rig.engine._streams["a"]._results
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(main())
+
+
 def test_a_reader_that_has_gone_does_not_keep_a_feeder_waiting() -> None:
     async def main() -> None:
         async with Rig(stream={"results_kept": 1}) as rig:

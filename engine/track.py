@@ -1,0 +1,81 @@
+"""What a stream keeps of its utterances, and of the places where its sound breaks off. Data; stream.py moves it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from clser.engine.records import Samples, Utterance
+from clser.engine.segment import Event
+
+
+class Mark(Struct, frozen=True):
+    """An answer that is due for `utterance`, as decided when the sound up to `position` had been heard."""
+
+    utterance: Utterance
+    position: int
+    decided_s: float
+
+
+@dataclass(slots=True)
+class Track:
+    """An utterance until its final is out: how far the emotion model has heard it, and which answer is due."""
+
+    number: int
+    speaker: str | None
+    start: int
+    grown: int
+    """Its sound goes so far by now."""
+    sent: int = 0
+    """Frames handed to the model."""
+    answers: list[NDArray[np.float32]] = field(default_factory=list)
+    """Logits after each frame."""
+    reached: int = 0
+    """Answers there were before the last rewind."""
+    due: Mark | None = None
+    """The newest replaces an older one."""
+    revision: int = 0
+    partials: int = 0
+    """Partial answers that have been due."""
+    seems_over: bool = False
+    """The last answer given was a tentative."""
+    fresh: bool = True
+    sent_s: float = 0.0
+    answered_s: float = 0.0
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Where the sound is not continuous, or ends: all before it is settled first."""
+
+    at: int
+    reason: str
+    resume: int
+    """The index from which sound goes on; `at` itself where nothing is missing."""
+    last: bool = False
+    speaker: str | None = None
+    """Who speaks from here on, where the reason is `speaker`."""
+
+
+class VadCut(NamedTuple):
+    """Frames on their way to the voice activity network."""
+
+    frames: int
+    fresh: bool
+    """Its state starts anew before them,"""
+    pcm: Samples
+    given: bytes = b""
+    """or is this one."""
+    keep: bool = False
+    """Its state behind them is wanted."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What became of a batch of voice activity: for each frame its end, level and probability, and the events."""
+
+    frames: list[tuple[int, float, float]]
+    events: list[Event]
