@@ -13,13 +13,13 @@ help:            ## what there is to make
 demo: $(VENV)/base        ## play the bundled clip through the engine, in the console
 	@$(BIN)/clser-stream --demo
 
-test: $(VENV)/torch       ## every test
+test: $(VENV)/train       ## every test
 	$(BIN)/python -m pytest -q
 
 test-core: $(VENV)/dev    ## every test that needs no torch
 	$(BIN)/python -m pytest -q -m "not torch"
 
-check: $(VENV)/torch lint ## formatting, lint, types, import contracts, then every test
+check: $(VENV)/train lint ## formatting, lint, types, import contracts, then every test
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/dev         ## what reads the code without running it
@@ -54,6 +54,6 @@ $(VENV)/dev: $(VENV)/base
 	$(PIP) -e ".[dev]"
 	touch $@
 
-$(VENV)/torch: $(VENV)/dev
-	$(PIP) -e ".[dev,torch]"
+$(VENV)/train: $(VENV)/dev
+	$(PIP) -e ".[dev,train]"
 	touch $@

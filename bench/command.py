@@ -1,12 +1,13 @@
 """`clser-bench`: what the engine does, in figures. A card first, a table, one JSON line last; progress on standard error."""
 
 import argparse
+import importlib
 import math
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -14,7 +15,7 @@ from clser.bench import bus, capacity, latency, overload, plot, soak, vad
 from clser.bench.card import Setup, make_card
 from clser.bench.stats import rounded
 from clser.clients.commands import shell
-from clser.engine.errors import GivenError
+from clser.engine.errors import GivenError, MissingError
 
 Line = dict[str, object]
 Outcome = tuple[Line, list[str], plot.Values]
@@ -93,6 +94,38 @@ def _vad(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, vad.table(line), {}
 
 
+def _accuracy(setup: Setup, options: argparse.Namespace) -> Outcome:
+    accuracy = _with_torch("accuracy")
+    if setup.corpora is None:
+        raise GivenError("the clips that were tested on are needed: give --corpora DIR, or set CLSER_CORPORA")
+    line = accuracy.measure(setup.corpora, options.runs, options.peer, options.cache)
+    return line, accuracy.table(line), {}
+
+
+def _prosody(setup: Setup, options: argparse.Namespace) -> Outcome:
+    prosody = _with_torch("prosody")
+    line = prosody.measure(setup, options.reference, options.clips, options.tuned)
+    return line, prosody.table(line), {}
+
+
+def _scan(setup: Setup, options: argparse.Namespace) -> Outcome:
+    del setup
+    scan = _with_torch("scan")
+    line = scan.measure(options.lengths)
+    return line, scan.table(line), {}
+
+
+def _with_torch(name: str) -> Any:
+    """A benchmark of what is trained: the others do without torch."""
+    try:
+        importlib.import_module("torch")
+        return importlib.import_module(f"clser.bench.{name}")
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"clser-bench {name}: {error.name} is not installed; pip install 'clser-stream[torch]'"
+        ) from error
+
+
 def _corpora(options: argparse.Namespace) -> Path | None:
     given = options.corpora or os.environ.get(CORPORA)
     if not given:
@@ -112,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     _soak_options(benches.add_parser("soak", help="whether it holds for hours, workers killed", allow_abbrev=False))
     _bus_options(benches.add_parser("bus", help="what the bus alone costs", allow_abbrev=False))
     _vad_options(benches.add_parser("vad", help="how well speech is found", allow_abbrev=False))
+    _accuracy_options(
+        benches.add_parser("accuracy", help="how right trained systems are, and a peer", allow_abbrev=False)
+    )
+    _prosody_options(benches.add_parser("prosody", help="how well the pitch is found", allow_abbrev=False))
+    _scan_options(benches.add_parser("scan", help="what selective scans cost", allow_abbrev=False))
     return parser
 
 
@@ -199,6 +237,37 @@ def _vad_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segments", type=Path, metavar="CSV", help="labelled turns: file, start_s, end_s")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="the recordings they name (beside the CSV)")
     parser.set_defaults(measure=_vad)
+
+
+def _accuracy_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="DIR", help="what `clser-models train --fold K` left, a folder a fold"
+    )
+    parser.add_argument("--peer", action="store_true", help="openSMILE and a linear machine on the same folds")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="for the peer's features (runs/cache)"
+    )
+    parser.set_defaults(measure=_accuracy)
+
+
+def _prosody_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--reference", choices=("praat", "harvest"), default="praat", help="whose pitch is right (praat)"
+    )
+    parser.add_argument("--clips", type=_count, default=60, metavar="N", help="how many in all (60)")
+    parser.add_argument("--tuned", action="store_true", help="the clips that the tracker was tuned on")
+    parser.set_defaults(measure=_prosody)
+
+
+def _scan_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--lengths", type=_counts, default=[1, 3, 10, 30, 60, 180, 600], metavar="S,S,...",
+        help="seconds of sound (1,3,10,30,60,180,600)",
+    )  # fmt: skip
+    parser.set_defaults(measure=_scan)
 
 
 def _counts(text: str) -> list[int]:

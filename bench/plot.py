@@ -30,7 +30,11 @@ def draw(line: Line, values: Values, folder: Path) -> str:
         "soak": _soak,
         "bus": _bus,
         "vad": _vad,
+        "accuracy": _accuracy,
+        "scan": _scan,
     }
+    if line["bench"] not in drawers:
+        return f"nothing is drawn: {line['bench']} has no picture"
     figure = pyplot.figure(figsize=(9, 4), layout="constrained")
     try:
         drawers[line["bench"]](figure, line, values)
@@ -138,3 +142,32 @@ def _vad(figure: Any, line: Line, values: Values) -> None:
     for axes in (auc, onset):
         axes.tick_params(axis="x", rotation=45)
         axes.legend()
+
+
+def _accuracy(figure: Any, line: Line, values: Values) -> None:
+    del values
+    axes = figure.add_subplot()
+    rows = line["rows"]
+    corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    kinds = list(dict.fromkeys((row["system"], row["enrol"]) for row in rows))
+    for place, kind in enumerate(kinds):
+        own = {row["corpus"]: row for row in rows if (row["system"], row["enrol"]) == kind}
+        at = [n + 0.8 * place / len(kinds) for n, corpus in enumerate(corpora) if corpus in own]
+        mine = [own[corpus] for corpus in corpora if corpus in own]
+        heights = np.array([100 * row["uar"] for row in mine])
+        reach = np.abs(100 * np.array([row["uar_interval"] for row in mine]).T - heights)
+        axes.bar(at, heights, 0.8 / len(kinds), yerr=reach, capsize=2, label=f"{kind[0]}, {kind[1]} heard")
+    axes.set_xticks(np.arange(len(corpora)) + 0.4, corpora)
+    axes.set(ylabel="UAR of speakers held out, per cent", ylim=(0, 100))
+    axes.legend(fontsize=7)
+
+
+def _scan(figure: Any, line: Line, values: Values) -> None:
+    del values
+    taken, memory = figure.subplots(1, 2)
+    for axes, name, label in ((taken, "both_ms", "forward and back, ms"), (memory, "added_mb", "memory added, MB")):
+        for way in dict.fromkeys(row["way"] for row in line["rows"]):
+            points = [(row["seconds"], max(1.0, row[name])) for row in line["rows"] if row["way"] == way]
+            axes.plot(*_points(points), marker="o", label=way)
+        axes.set(xlabel="seconds of sound", ylabel=label, xscale="log", yscale="log")
+        axes.legend(fontsize=7)

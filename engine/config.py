@@ -94,7 +94,9 @@ def from_values(values: dict[str, Any], source: str) -> Config:
 
 
 def names() -> list[str]:
-    return sorted(Path(entry.name).stem for entry in files("clser.configs").iterdir() if entry.name.endswith(".yaml"))
+    """The shipped configs of an engine; the folder holds the plans of training too."""
+    shipped = (Path(entry.name) for entry in files("clser.configs").iterdir())
+    return sorted(path.stem for path in shipped if path.suffix == ".yaml" and not path.stem.startswith("train_"))
 
 
 def _read(source: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from clser.models.labels import CIRCUMPLEX, PUBLISHED, PUBLISHED_AS
 
 UNSURE = "unsure"
 TOO_SHORT = "too_short"
+NOT_YET = "not_yet"
 
 
 class FuseConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,12 +49,13 @@ class Judge:
             round(valence, 4),
         )
 
-    def emotion(self, opinion: Opinion, speech_samples: int) -> Emotion:
-        """The label, unless too little speech was heard or no class stands out."""
+    def emotion(self, opinion: Opinion, speech_samples: int, asked: bool = True) -> Emotion:
+        """The label, unless too little speech was heard, no class stands out, or the model has not been asked yet."""
         best = max(opinion.probabilities, key=opinion.probabilities.__getitem__)
         confidence = opinion.probabilities[best]
         too_short = speech_samples < self._least_samples
-        reason = TOO_SHORT if too_short else UNSURE if confidence < self._threshold else None
+        unsure = NOT_YET if not asked else UNSURE if confidence < self._threshold else None
+        reason = TOO_SHORT if too_short else unsure
         return Emotion(
             label=None if reason else best,
             confidence=confidence,

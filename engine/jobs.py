@@ -15,6 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 Lane = Literal["vad", "voice"]
+Streams = Literal["exactly", "window", "end"]
 LANES: tuple[Lane, ...] = ("vad", "voice")
 
 
@@ -28,6 +29,8 @@ class Row(Struct, frozen=True, array_like=True):
     """Its state comes with the batch."""
     keep: bool = False
     """Its state behind the frames goes back with the answer."""
+    anew: bool = False
+    """A model without a state computes the answer after the last frame, though its hop is not over."""
 
 
 class Batch(Struct, frozen=True, array_like=True, tag=True):
@@ -57,6 +60,11 @@ class VoiceCard(Struct, frozen=True):
     licence: str = ""
     contract: int = 1
     digest: str = ""
+    streams: Streams = "exactly"
+    """It carries a state; or hears the last `window_frames` anew, now and then (window) or once all was said (end)."""
+    window_frames: int = 0
+    hop_frames: int = 0
+    """From one answer to the next (window)."""
 
 
 class Ready(Struct, frozen=True, array_like=True, tag=True):

@@ -94,7 +94,7 @@ class Station:
                 under_way.append(UnderWay(stream, None, count, keep))
             else:
                 track, count, fresh, pcm = stream.cut_voice(MOST_FRAMES, now_s)
-                rows.append(jobs.Row(stream.slot, count, fresh))
+                rows.append(jobs.Row(stream.slot, count, fresh, anew=track.asked == track.sent))
                 under_way.append(UnderWay(stream, track, count, False))
             sounds.append(pcm)
             self.offer(stream)

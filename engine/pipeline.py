@@ -28,6 +28,7 @@ from clser.engine.segment import Ended, Event
 from clser.engine.stream import StreamState
 from clser.engine.tally import Tally
 from clser.engine.track import Heard, Mark, Track
+from clser.engine.windows import windows_of
 
 COUNTERS = (
     *("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples"),
@@ -78,6 +79,7 @@ class Pipeline:
         self.frame_samples = (ready.vad_frame_samples, ready.voice.frame_samples)
         self._vad_state = ready.vad_state
         self.voice = ready.voice
+        self._windows = windows_of(ready.voice)
         self.configure(self._config)
         self.state = "degraded"
         self._turn("ready", f"{ready.voice.name} {ready.voice.digest}")
@@ -111,6 +113,7 @@ class Pipeline:
         pace = self._ladder.pace
         stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name), pace=pace)
         stream.keeps_state = self._vad_state > 0
+        stream.windows = self._windows
         placing.best(self._stations, self._clock.monotonic_s()).admit(stream)
         stream.last_arrival_s = self._clock.monotonic_s()
         self._streams[name] = stream

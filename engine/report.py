@@ -1,6 +1,7 @@
 """What has been decided and computed -> the records that say so."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clser.engine.clock import Clock
 from clser.engine.fuse import FuseConfig, Judge
@@ -42,7 +43,7 @@ class Reporter:
             captured_unix_us=stream.times_of(end)[0],
             ttl_ms=None if utterance.stage == "final" else PARTIAL_TTL_MS,
             reason=utterance.reason,
-            emotion=self._judge.emotion(opinion, end - utterance.onset_sample),
+            emotion=self._judge.emotion(opinion, end - utterance.onset_sample, self._answered(logits)),
             voice=Modality(opinion.probabilities),
             words=None,
             weights=Weights(voice=1.0, words=0.0),
@@ -69,10 +70,15 @@ class Reporter:
             fuse=_ms(now - answered_s),
         )
 
+    def _answered(self, logits: NDArray[np.float32]) -> bool:
+        """A model without a state that was not asked yet answers with the prior: zeros."""
+        return self._card.streams == "exactly" or bool(logits.any())
+
     def frames(self, stream: StreamState, heard: Heard) -> list[Frame]:
         """The continuous track's rows: what the model held when these frames were judged."""
         track = stream.tracks[-1] if stream.tracks and stream.segmenter.open is not None else None
-        opinion = self._judge.opinion(track.answers[-1]) if track is not None and track.answers else None
+        answered = track is not None and track.answers and self._answered(track.answers[-1])
+        opinion = self._judge.opinion(track.answers[-1]) if track is not None and answered else None
         return [
             Frame(
                 stream=stream.name,

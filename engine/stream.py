@@ -21,9 +21,11 @@ from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
 from clser.engine.track import Barrier, Heard, Mark, Track, VadCut
 from clser.engine.vad import Gate, VadConfig
+from clser.engine.windows import Windows
 
 KEEP_FRAMES = 32  # after so many the voice activity network's state is asked for, to go on from if it is lost
 WARM_UP_FRAMES = 256  # and so many are heard again where the network does not hand it out
+WINDOW_MOST = 128  # frames of a row for a model without a state, which costs nothing but their copy
 CAPTURE_STEP = samples(20)  # packets shorter than this share an entry in the capture times
 SILENCE_DBFS = -100.0
 
@@ -95,6 +97,8 @@ class StreamState:
         self._vad_ignored = 0  # answers that only bring the network back to where it was
         self.keeps_state = False
         """The network hands its state out."""
+        self.windows: Windows | None = None
+        """How the emotion model is asked, if it has no state."""
         self._levels: deque[float] = deque()  # of the frames under way
         self._captures: deque[tuple[int, int, float]] = deque(maxlen=2048)  # (end sample, captured unix us, arrived s)
         self.replaced = 0
@@ -171,6 +175,8 @@ class StreamState:
             heard = max(track.reached, len(track.answers))
             due = self.frames_for(track, track.due.utterance.end_sample) if track.due is not None else 0
             if max(due, track.sent) > heard or self.voice_waiting()[0]:
+                if self.windows is not None:
+                    heard = max(heard, self.windows.late_from(track, due))
                 oldest = min(oldest, track.start + heard * self.voice_frame)
         return self.ring.end - oldest + self._behind
 
@@ -270,6 +276,8 @@ class StreamState:
     def _gives_partial(self, track: Track) -> bool:
         """Whether the pace lets a partial through: all, one of so many, or such as take back a tentative."""
         track.partials += 1
+        if self.windows is not None and not self.windows.hop:  # it has nothing to say yet
+            return track.seems_over
         factor = self._pace.partial_factor
         return track.seems_over or (factor > 0 and (track.partials - 1) % factor == 0)
 
@@ -286,19 +294,42 @@ class StreamState:
             return 0, False
         track = self.tracks[0]
         urgent = track.due is not None and track.due.utterance.stage == "final"
+        if self.windows is not None:
+            return self._window_waiting(track, self.windows), urgent
         end = track.due.utterance.end_sample if urgent and track.due is not None else track.grown
         count = self.frames_for(track, end) - track.sent
         step = self._step * self._pace.step_factor
         return (count if count >= step or (track.due is not None and count > 0) else 0), urgent
 
+    def _window_waiting(self, track: Track, windows: Windows) -> int:
+        """Frames up to where a model without a state answers next, or up to the answer that is due."""
+        if track.due is None:
+            return max(0, windows.before(self.frames_for(track, track.grown)) - track.sent)
+        needed = self.frames_for(track, track.due.utterance.end_sample)
+        if self._was_passed(track, windows, needed):
+            return min(needed, windows.frames)
+        return max(0, needed - track.sent)
+
+    def _was_passed(self, track: Track, windows: Windows, needed: int) -> bool:
+        """A final is due where a model without a state was not asked, and has been sent more since: a cut fell there."""
+        final = track.due is not None and track.due.utterance.stage == "final"
+        return final and track.sent >= needed and not windows.anew(track, needed)
+
     def cut_voice(self, most: int, now_s: float) -> tuple[Track, int, bool, Samples]:
-        count = min(most, self.voice_waiting()[0])
         track = self.tracks[0]
+        needed = 0 if track.due is None else self.frames_for(track, track.due.utterance.end_sample)
+        if self.windows is not None:
+            most = max(most, WINDOW_MOST)
+            if self._was_passed(track, self.windows, needed):
+                track.hear_again(max(0, needed - self.windows.frames))
+        count = min(most, self.voice_waiting()[0])
         start = track.start + track.sent * self.voice_frame
         pcm = self.ring.read(start, start + count * self.voice_frame)
         fresh, track.fresh = track.fresh, False
         track.sent += count
         track.sent_s = now_s
+        if self.windows is not None and track.sent == needed and track.due is not None:
+            track.asked = needed if track.due.utterance.stage != "partial" else track.asked
         self.entered += count
         return track, count, fresh, pcm
 
@@ -306,13 +337,17 @@ class StreamState:
         """Answers that can be given now, oldest first; a final takes its track away."""
         while self.tracks:
             track = self.tracks[0]
-            if track.due is None or self.frames_for(track, track.due.utterance.end_sample) > len(track.answers):
+            if track.due is None:
+                return
+            needed = self.frames_for(track, track.due.utterance.end_sample)
+            passed = self.windows is not None and self._was_passed(track, self.windows, needed)
+            if needed > len(track.answers) or passed:
                 return
             mark, track.due = track.due, None
             if mark.utterance.stage == "final":
                 self.tracks.popleft()
                 self._drop_withdrawn()
-            elif self.frames_for(track, mark.utterance.end_sample) == 0:
+            elif needed == 0:
                 continue
             track.revision += 1
             track.seems_over = mark.utterance.stage == "tentative"
@@ -331,9 +366,7 @@ class StreamState:
         self._vad_sent = heard - self._vad_ignored * self.vad_frame
         self._levels.clear()
         for track in self.tracks:
-            track.reached = max(track.reached, len(track.answers))
-            track.sent, track.fresh = 0, True
-            track.answers.clear()
+            track.hear_again()
 
 
 def levels_dbfs(frames: NDArray[np.int16]) -> list[float]:

@@ -34,6 +34,8 @@ class Track:
     """Logits after each frame."""
     reached: int = 0
     """Answers there were before the last rewind."""
+    asked: int = 0
+    """After so many frames a model without a state was last asked for an answer of its own."""
     due: Mark | None = None
     """The newest replaces an older one."""
     revision: int = 0
@@ -45,6 +47,12 @@ class Track:
     sent_s: float = 0.0
     answered_s: float = 0.0
     withdrawn: bool = False
+
+    def hear_again(self, frame: int = 0) -> None:
+        """The model forgets this utterance, and hears it again from that frame on; nothing of it is under way."""
+        self.reached = max(self.reached, len(self.answers))
+        self.sent, self.asked, self.fresh = frame, 0, True
+        del self.answers[frame:]
 
 
 @dataclass(frozen=True, slots=True)

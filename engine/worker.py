@@ -63,7 +63,7 @@ def warm_up(vad: VadNetwork, voice: VoiceModel, counts: Sequence[int] = WARM_ROW
     """The first calls of a network are its slowest; nobody waits for these."""
     for count in counts:
         for network, frame_samples, frames in ((vad, vad.frame_samples, 1), (voice, voice.card.frame_samples, 3)):
-            rows = [jobs.Row(slot, frames, True) for slot in range(count)]
+            rows = [jobs.Row(slot, frames, True, anew=True) for slot in range(count)]
             network.run(rows, np.zeros(frames * count * frame_samples, np.int16))
 
 

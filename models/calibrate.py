@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clser.models.data.corpora import Clip
+from clser.models.data.clips import Clip
 from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
 
 Array = np.ndarray[Any, Any]
@@ -40,16 +40,25 @@ def balance(clips: Sequence[Clip]) -> Array:
     return np.asarray(weight_N / weight_N.sum())
 
 
-def fit(logits_NH: Array, clips: Sequence[Clip], shrink: float = SHRINK) -> Calibration:
-    """The temperature and offsets under which the published classes are likeliest."""
-    published_H = torch.tensor([PUBLISHED.index(PUBLISHED_AS[head]) for head in HEADS])
+def fit(
+    logits_NH: Array,
+    clips: Sequence[Clip],
+    shrink: float = SHRINK,
+    *,
+    heads: Sequence[str] = HEADS,
+    offsets: bool = True,
+) -> Calibration:
+    """The temperature and offsets under which the published classes are likeliest. Without `offsets` they are zero."""
+    published_H = torch.tensor([PUBLISHED.index(PUBLISHED_AS[head]) for head in heads])
     true_N = torch.tensor([PUBLISHED.index(PUBLISHED_AS[clip.emotion]) for clip in clips])
     right_NH = published_H == true_N[:, None]
     weight_N = torch.from_numpy(balance(clips))
     given_NH = torch.from_numpy(logits_NH).double()
     sharpness = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    offset_H = torch.zeros(len(HEADS), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([sharpness, offset_H], max_iter=200, line_search_fn="strong_wolfe")
+    offset_H = torch.zeros(len(heads), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [sharpness, offset_H] if offsets else [sharpness], max_iter=200, line_search_fn="strong_wolfe"
+    )
 
     def step() -> torch.Tensor:
         optimiser.zero_grad()

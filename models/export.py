@@ -1,108 +1,168 @@
-"""A trained voice network as one ONNX file which any runtime plays, with what an engine must know in its metadata."""
+"""A trained system as one ONNX file which any runtime plays, with what an engine must know in its metadata (docs/models.md).
+
+Letters: B rows, S samples, T frames, H heads.
+"""
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
 
-from clser.models.features.constants import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from clser.models.labels import HEADS
-from clser.models.zoo.voice_gru import VoiceGru, VoiceState
+from clser.models.errors import FailedError, MissingError
+from clser.models.live import Live, Windowed, card, live
+from clser.models.saved import Trained
+from clser.models.smaller import smaller
+from clser.models.zoo.voice_gru import from_weights
 
-CONTRACT = 1
 OPSET = 18
 PARITY = 1e-4
-LEAST_S = 0.5
-LICENCE = "research and non-commercial use (see LICENSE-WEIGHTS.md)"
+
+Array = np.ndarray[Any, Any]
 
 
-class Flat(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """The network with its state as plain arguments and results, as ONNX has them."""
+class Exported(NamedTuple):
+    """What came of an export."""
 
-    def __init__(self, net: VoiceGru) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, pcm_BS: Tensor, frames_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        logits_BTH, after = self.net(pcm_BS, frames_B, VoiceState(*state))
-        return (logits_BTH, *after)
+    parity: float
+    """The largest difference of a probability from torch's."""
+    agreement: float | None
+    """Share of answers on which the 8-bit file has the same label; None: it was not asked for."""
+    size_bytes: int
 
 
-def metadata(abstain_below: float, trained_on: Sequence[str], version: str = "1") -> dict[str, Any]:
-    """What an engine reads beside the graph."""
-    return {
-        "contract": CONTRACT,
-        "name": "voice_gru",
-        "version": version,
-        "sample_rate_hz": SAMPLE_RATE_HZ,
-        "frame_samples": FRAME_SAMPLES,
-        "heads": list(HEADS),
-        "least_s": LEAST_S,
-        "abstain_below": round(abstain_below, 4),
-        "affect_source": "classes",
-        "licence": LICENCE,
-        "trained_on": list(trained_on),
-    }
+def export(system: Any, path: Path, about: Trained, int8: bool = False) -> Exported:
+    """Writes the file and plays it beside torch; one that answers otherwise is refused, and `path` left as it was.
 
-
-def export(net: VoiceGru, path: Path, about: Mapping[str, Any]) -> float:
-    """Writes the file, plays it beside torch, and gives back the largest difference; refuses one above `PARITY`."""
-    net = net.eval()
+    int8: its weights take a byte each; refused where the label does not stay the same nearly always.
+    """
+    was_training = system.training
+    net = live(system.cpu().eval(), about.calibration).eval()
+    said = card(system, about)
     partial = path.with_suffix(".partial.onnx")
-    frames = 3
-    state = net.start(2)
-    inputs = ["pcm_BS", "frames_B", *(f"state_{name}" for name in VoiceState._fields)]
-    outputs = ["logits_BTH", *(f"next_{name}" for name in VoiceState._fields)]
+    agreement = None
+    try:
+        _trace(net, partial, system.frame_samples)
+        worst = parity(net, partial)
+        if not worst <= PARITY:
+            raise FailedError(
+                f"{path}: the exported graph's probabilities are {worst:.1e} away from torch's, more than {PARITY:.0e}; "
+                f"something in {about.system} depends on the length or the rows of what it was traced with"
+            )
+        if int8:
+            agreement = smaller(partial, said)
+            said |= {"precision": "int8", "agreement": round(agreement, 4)}
+        _describe(partial, said)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+        system.train(was_training)
+    return Exported(worst, agreement, path.stat().st_size)
+
+
+def shipped(path: Path) -> tuple[Any, Trained]:
+    """The voice_gru behind an .onnx file of version 1, whose weights lie beside it, and what the file says of itself."""
+    weights = path.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise MissingError(f"{path}: its weights are not beside it ({weights.name}); give the folder it was trained in")
+    said = json.loads(player(path).get_modelmeta().custom_metadata_map["clser"])
+    system = from_weights(load_file(weights), weights)
+    known = {key: said[key] for key in ("abstain_below", "licence", "version")}
+    return system, Trained(said["name"], {}, tuple(said["heads"]), trained_on=tuple(said["trained_on"]), **known)
+
+
+def _trace(net: Live | Windowed, path: Path, frame_samples: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = 3 if isinstance(net, Live) else 25
+    names = list(net.state_names()) if isinstance(net, Live) else []
+    state = [torch.zeros(2, *shape) for shape in net.shapes()] if isinstance(net, Live) else []
+    inputs = ["pcm_BS", "frames_B", *(f"state_{name}" for name in names)]
+    outputs = ["logits_BTH" if isinstance(net, Live) else "logits_B1H", *(f"next_{name}" for name in names)]
     axes = {name: {0: "B"} for name in (*inputs, *outputs)}
-    axes["pcm_BS"][1], axes["logits_BTH"][1] = "S", "T"
-    arguments = (torch.zeros(2, frames * FRAME_SAMPLES), torch.tensor([frames, frames - 1]), *state)
+    axes["pcm_BS"][1] = "S"
+    if isinstance(net, Live):
+        axes["logits_BTH"][1] = "T"
+    arguments = (torch.zeros(2, frames * frame_samples), torch.tensor([frames, frames - 1]), *state)
     with warnings.catch_warnings():
         # The tracing exporter is called deprecated, and warns that a GRU's batch size is fixed, which the state's axis
         # undoes here; `parity` below plays other sizes than the traced one.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Flat(net), arguments, str(partial), input_names=inputs, output_names=outputs,
-            dynamic_axes=axes, opset_version=OPSET, dynamo=False,
-        )  # fmt: skip
-    model = onnx.load(str(partial))
-    onnx.helper.set_model_props(model, {"clser": json.dumps(dict(about))})
+        try:
+            torch.onnx.export(
+                net, arguments, str(path), input_names=inputs, output_names=outputs,
+                dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise FailedError(
+                f"{path}: torch cannot write this system as ONNX ({why}); play it with model.backend=torch"
+            ) from error
+
+
+def _describe(path: Path, said: dict[str, Any]) -> None:
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"clser": json.dumps(said)})
     onnx.checker.check_model(model)
-    onnx.save(model, str(partial))
-    worst = parity(net, partial)
-    if not worst <= PARITY:
-        raise ValueError(f"{partial}: the exported graph answers {worst:.2e} away from torch, more than {PARITY:.0e}")
-    partial.replace(path)
+    onnx.save(model, str(path))
+
+
+def parity(net: Live | Windowed, path: Path, seed: int = 0) -> float:
+    """The largest difference of a probability between torch and the file, for rows of all lengths; exact ones carry on."""
+    session = player(path)
+    random = np.random.default_rng(seed)
+    samples = net.fronts.ratios[0] * net.fronts.each[0].samples
+    worst = 0.0
+    differences = _of_live if isinstance(net, Live) else _of_windows
+    for said, got in differences(net, session, random, samples):
+        worst = max(worst, float(np.abs(said - got).max(initial=0.0)) if np.isfinite(got).all() else float("inf"))
     return worst
 
 
-def parity(net: VoiceGru, path: Path, seed: int = 0) -> float:
-    """The largest difference between torch and the file, over three calls that carry the state, rows of all lengths."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    random = np.random.default_rng(seed)
-    state = net.eval().start(4)
+def _of_live(net: Live, session: Any, random: np.random.Generator, samples: int) -> Iterator[tuple[Array, Array]]:
+    """Probabilities of both, row by row, over calls that carry the state."""
+    rows = 4
+    state = [torch.zeros(rows, *shape) for shape in net.shapes()]
     arrays = [tensor.numpy() for tensor in state]
-    names = [f"state_{name}" for name in VoiceState._fields]
-    worst = 0.0
-    for frames in (5, 1, 3):
-        pcm = (0.1 * random.standard_normal((4, frames * FRAME_SAMPLES))).astype(np.float32)
-        real = np.array([frames, max(0, frames - 1), 0, frames], np.int64)
+    names = [value.name for value in session.get_inputs()[2:]]
+    for frames in (5, 1, 3, 9):
+        pcm = (0.1 * random.standard_normal((rows, frames * samples))).astype(np.float32)
+        real = np.array([frames, max(0, frames - 1), 0 if frames < 9 else 2, frames], np.int64)
         with torch.no_grad():
-            logits, state = net(torch.from_numpy(pcm), torch.from_numpy(real), state)
+            logits, *state = net(torch.from_numpy(pcm), torch.from_numpy(real), *state)
         got, *arrays = session.run(None, {"pcm_BS": pcm, "frames_B": real, **dict(zip(names, arrays, strict=True))})
         for row, count in enumerate(real):
-            worst = max(worst, float(np.abs(got[row, :count] - logits[row, :count].numpy()).max(initial=0.0)))
-        worst = max(worst, *(_relative(a, b.numpy()) for a, b in zip(arrays, state, strict=True)))
-    return worst
+            yield probabilities(logits[row, :count].numpy()), probabilities(got[row, :count])
 
 
-def _relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    return float((np.abs(a - b) / (1.0 + np.abs(b))).max())
+def _of_windows(
+    net: Windowed, session: Any, random: np.random.Generator, samples: int
+) -> Iterator[tuple[Array, Array]]:
+    for lengths in ((40,), (7, 30, 12), (1, 2), (61, 60, 3, 20)):
+        pcm = (0.1 * random.standard_normal((len(lengths), max(lengths) * samples))).astype(np.float32)
+        real = np.array(lengths, np.int64)
+        with torch.no_grad():
+            logits = net(torch.from_numpy(pcm), torch.from_numpy(real)).numpy()
+        (got,) = session.run(None, {"pcm_BS": pcm, "frames_B": real})
+        yield probabilities(logits), probabilities(got)
+
+
+def player(path: Path) -> Any:
+    """An ONNX Runtime session on one core."""
+    if not path.is_file():
+        raise MissingError(f"{path}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def probabilities(logits: Array) -> Array:
+    """Softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))

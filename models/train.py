@@ -1,267 +1,350 @@
-"""Trains the voice network on several corpora at once, one fold or all, from features kept on disk.
+"""Trains any system on clips and texts; stopped or killed at any step, it goes on as if nothing had happened.
 
-Letters: B rows, T frames, F features, H heads, M mel bands.
+Letters: B rows, K asked frames, H heads.
 """
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
+import copy
 import json
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clser.models.data.corpora import Clip
-from clser.models.data.variants import Variant
-from clser.models.features.constants import HOPS
-from clser.models.features.logmel import BANDS
-from clser.models.labels import HEADS
-from clser.models.layers.pooling import PoolingState
-from clser.models.zoo.voice_gru import SPEECH_LEVEL, VoiceGru
+from clser.models import checkpoint, evaluate
+from clser.models.answers import answer, fit_inputs, known_of, logits_of
+from clser.models.batches import Batch, Drawer, Examples, sampled_frames
+from clser.models.checkpoint import Place
+from clser.models.errors import ClserError, FailedError, GivenError
+from clser.models.losses import cross_entropy, focal, inverse_frequency
+from clser.models.plan import Loss, Plan
 
-UNASKED = -3.0
-"""What is added to the logit of a class that a corpus lacks, in nats. Minus infinity would teach that head nothing there,
-and then it speaks up: never told to be silent, boredom and calm took nearly two in five answers on another corpus."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """A training run, all of it."""
-
-    epochs: int = 24
-    clips_per_epoch: int = 7000
-    batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    warmup: float = 0.05
-    smoothing: float = 0.05
-    partial_weight: float = 0.3
-    """How much the answer after a random earlier frame counts beside the last one's."""
-    balance: float = 0.7
-    """0: clips are drawn as they come; 1: every corpus as often as every other."""
-    averaging: float = 0.995
-    longest_frames: int = 120
-    least_frames: int = 12
-    drop: float = 0.15
-    seed: int = 0
+BETAS = (0.9, 0.98)
+CHECKPOINT = "checkpoint.pt"
+PROGRESS = "progress.jsonl"
+HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 
-class Batch(NamedTuple):
-    """Rows of padded features; how long each is, which heads its corpus knows, what it is."""
+class StoppedError(ClserError):
+    """Somebody asked for the end. What was done so far is kept."""
 
-    features_BTF: Tensor
-    frames_B: Tensor
-    mask_BH: Tensor
-    true_B: Tensor
+    exit_code = 130
+
+
+class Watcher(Protocol):
+    """Whoever wants to see how it goes."""
+
+    def line(self, text: str) -> None:
+        """Something worth a line."""
+
+    def step(self, done: int, total: int, what: str) -> None:
+        """A step was done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
-    """What training draws from: clips, their takes, and which heads each corpus knows."""
+class Running:
+    """How a run is carried out: nothing of this changes its result, but for a device's own rounding."""
 
-    clips: Sequence[Clip]
-    takes: Sequence[Variant]
-    indices: Sequence[int]
-
-
-def class_masks(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Per corpus [H]: 0 for a class it has, `UNASKED` for one it lacks: hardly any gradient, but not none."""
-    masks: dict[str, Tensor] = {}
-    for clip in clips:
-        masks.setdefault(clip.corpus, torch.full((len(HEADS),), UNASKED))[HEADS.index(clip.emotion)] = 0.0
-    return masks
+    device: str = "cpu"
+    checkpoint_s: float = 30.0
+    checkpoint_steps: int = 0
+    """Write one after so many steps too. 0: by time alone."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked after each step; True: write a checkpoint and raise StoppedError."""
+    events: Callable[[Mapping[str, Any]], None] = lambda line: None
+    """Gets each epoch's line."""
 
 
-def train(examples: Examples, settings: Settings, out: Path, report: Callable[[str], None]) -> VoiceGru:
-    """The averaged network after the last epoch.
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """By what one chooses: clips, texts, or both."""
 
-    Resumes from `out/checkpoint.pt`; a line an epoch goes to `out/progress.jsonl`.
+    clips: Sequence[int] = ()
+    texts: Sequence[int] = ()
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run in progress."""
+
+    plan: Plan
+    net: Any
+    average: Any
+    optimiser: Any
+    scaler: Any
+    drawer: Drawer
+    running: Running
+    weight_H: Tensor | None
+    place: Place = field(default_factory=Place)
+    best: dict[str, Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run so far."""
+        return self.place.epoch * self.drawer.steps + self.place.step
+
+    def states(self) -> dict[str, Any]:
+        """All that changes as it goes, besides the place."""
+        parts = {"net": self.net, "average": self.average, "optimiser": self.optimiser, "scaler": self.scaler}
+        return {**{name: part.state_dict() for name, part in parts.items()}, "best": self.best}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        for name in ("net", "average", "optimiser", "scaler"):
+            getattr(self, name).load_state_dict(states[name])
+        self.best = states["best"]
+
+
+def train(
+    system: Any, examples: Examples, validation: Validation, plan: Plan, out: Path,
+    *, watcher: Watcher, seed: int = 0, fold: str = "", resume: bool = False, running: Running | None = None,
+) -> tuple[Any, Examples, Place]:  # fmt: skip
+    """The system with its averaged weights, the best or the last; the examples with what is known of the speakers; and
+    how it went.
+
+    `system` must have been built right after `torch.manual_seed(seed)`. A line an epoch goes to `out/progress.jsonl`.
     """
+    running = running or Running()
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    net = VoiceGru(drop=settings.drop)
-    net.prior_M.copy_(prior_of(examples))
-    steps = math.ceil(settings.clips_per_epoch / settings.batch)
-    optimiser = torch.optim.AdamW(_groups(net, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(settings.epochs * steps, settings.warmup))
-    average = torch.optim.swa_utils.AveragedModel(
-        net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
+    path = out / CHECKPOINT
+    asked = asked_of(plan, examples, validation, seed, fold)
+    if path.exists() and not resume:
+        raise GivenError(f"{out} holds a run that was begun: ask to resume it (--resume), or give another folder")
+    # What a system takes from its training data is the same every time, and the checkpoint has it too.
+    fit_inputs(system, examples)
+    if hasattr(system, "enrol") and examples.clean is not None:
+        known = tuple(known_of(system, take, examples.ratios) for take in examples.takes)
+        examples = replace(examples, known_TNX=known, clean_NX=known_of(system, examples.clean, examples.ratios))
+    run = _begin(system, examples, plan, seed, running)
+    if path.exists():
+        run.place, states = checkpoint.read(path, asked)
+        run.restore(states)
+        watcher.line(f"going on from epoch {run.place.epoch + 1}, step {run.place.step}")
+    _rewrite(out / PROGRESS, run.place.lines)
+
+    def save() -> None:
+        checkpoint.write(path, run.place, asked, run.states())
+
+    while not run.place.over:
+        _epoch(run, seed, save, watcher)
+        line = _close_epoch(run, examples, validation)
+        running.events(line)
+        _rewrite(out / PROGRESS, run.place.lines)
+        watcher.line(describe(line, plan.optimiser.epochs))
+        save()
+    trained = run.average
+    if run.best is not None and plan.optimiser.keep == "best":
+        trained.load_state_dict(run.best)
+    return trained.eval(), examples, run.place
+
+
+def asked_of(plan: Plan, examples: Examples, validation: Validation, seed: int, fold: str) -> dict[str, Any]:
+    """All that decides how a run ends."""
+    asked = msgspec.to_builtins(plan)
+    for afterwards in ("calibration", "enrolled_test", "onnx"):
+        del asked[afterwards]
+    return {
+        **asked,
+        "seed": seed,
+        "fold": fold,
+        "training clips": len(examples.indices),
+        "training texts": len(examples.text_indices),
+        "validation clips": len(validation.clips),
+        "heads": list(examples.heads),
+    }
+
+
+def loss_of(system: Any, batch: Batch, loss: Loss, least_frames: int, weight_H: Tensor | None = None) -> Tensor:
+    """The loss of the answers after the last frame and, where it streams exactly, after a random earlier one."""
+    last_B = (batch.frames_B - 1).clamp_min(0)
+    random_B = torch.rand(len(last_B)).to(last_B.device)
+    early_B = torch.minimum(last_B, least_frames + (random_B * last_B).long())
+    logits_BKH = answer(system, batch, torch.stack((last_B, early_B), 1)).float()
+    last = _one(logits_BKH[:, 0], batch, loss, weight_H)
+    if logits_BKH.shape[1] == 1 or loss.partial == 0.0:
+        return last
+    return (last + loss.partial * _one(logits_BKH[:, 1], batch, loss, weight_H)) / (1.0 + loss.partial)
+
+
+def _one(logits_BH: Tensor, batch: Batch, loss: Loss, weight_H: Tensor | None) -> Tensor:
+    smoothing, mask_BC = loss.smoothing, batch.mask_BH
+    if loss.kind == "focal":
+        return focal(
+            logits_BH, batch.target_BH, gamma=loss.gamma, alpha_C=weight_H, mask_BC=mask_BC, smoothing=smoothing
+        )
+    return cross_entropy(logits_BH, batch.target_BH, weight_C=weight_H, mask_BC=mask_BC, smoothing=smoothing)
+
+
+def _begin(system: Any, examples: Examples, plan: Plan, seed: int, running: Running) -> _Run:
+    device = torch.device(running.device)
+    net = system.to(device)
+    average = copy.deepcopy(net).eval()
+    half = plan.optimiser.precision == "half" and device.type == "cuda"
+    weight_H = None
+    if plan.loss.weighted:
+        said = [examples.target(n) for n in examples.indices] + [examples.text_target(n) for n in examples.text_indices]
+        weight_H = inverse_frequency(torch.stack(said).sum(0)).to(device)
+    optimiser = torch.optim.AdamW(_groups(net, plan.optimiser.weight_decay), plan.optimiser.learning_rate, BETAS)
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    return _Run(plan, net, average, optimiser, scaler, Drawer(examples, plan, seed), running, weight_H)
+
+
+def _epoch(run: _Run, seed: int, save: Callable[[], None], watcher: Watcher) -> None:
+    """The steps of this epoch that are left."""
+    place, running = run.place, run.running
+    drawn = run.drawer.epoch(place.epoch)
+    least = sampled_frames(run.plan.sampling, run.drawer.examples.frame_samples)
+    saved = began = time.monotonic()
+    before_s = place.took_s
+    run.net.train()
+    while place.step < len(drawn.groups):
+        batch = run.drawer.batch(drawn, place.epoch, place.step).to(torch.device(running.device))
+        # Dropout hangs on the place alone: a resumed run drops what the other would have dropped.
+        torch.manual_seed(int(np.random.SeedSequence((seed, run.steps)).generate_state(1)[0]))
+        place.losses.append(_step(run, batch, least))
+        place.step += 1
+        place.took_s = before_s + time.monotonic() - began
+        watcher.step(place.step, len(drawn.groups), f"epoch {place.epoch + 1}, loss {place.losses[-1]:.3f}")
+        stopping = running.stop()
+        due = running.checkpoint_steps and place.step % running.checkpoint_steps == 0
+        if stopping or due or time.monotonic() - saved > running.checkpoint_s:
+            save()
+            saved = time.monotonic()
+        if stopping:
+            raise StoppedError(
+                f"stopped in epoch {place.epoch + 1} after step {place.step}; go on with --resume and the same settings"
+            )
+
+
+def _step(run: _Run, batch: Batch, least: int) -> float:
+    asked = run.plan.optimiser
+    for group in run.optimiser.param_groups:
+        group["lr"] = asked.learning_rate * run.place.scale * _rate(run)
+    kind = batch.frames_B.device.type
+    with torch.autocast(kind, HALF.get(kind, torch.bfloat16), enabled=asked.precision == "half"):
+        loss = loss_of(run.net, batch, run.plan.loss, least, run.weight_H)
+    if not torch.isfinite(loss):
+        raise FailedError(
+            f"the loss is {float(loss.detach())} in epoch {run.place.epoch + 1}, step {run.place.step}; lower "
+            "optimiser.learning_rate, or look at the features"
+        )
+    run.optimiser.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimiser)
+    nn.utils.clip_grad_norm_([p for p in run.net.parameters() if p.grad is not None], asked.clip)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    _average(run.average, run.net, asked.averaging if run.steps else 0.0)
+    return float(loss.detach())
+
+
+def _average(average: Any, net: Any, keep: float) -> None:
+    """Moves the averaged weights towards the net's; what is no weight (statistics of a batch norm) is copied."""
+    with torch.no_grad():
+        pairs = [(a, b) for a, b in zip(average.parameters(), net.parameters(), strict=True) if b.requires_grad]
+        if pairs:
+            torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1.0 - keep)
+        for a, b in zip(average.buffers(), net.buffers(), strict=True):
+            a.copy_(b)
+
+
+def _rate(run: _Run) -> float:
+    """What the learning rate is multiplied with at this step: up in a line, then down half a cosine."""
+    asked = run.plan.optimiser
+    total = asked.epochs * run.drawer.steps
+    warm = max(1, round(total * asked.warmup))
+    if run.steps < warm:
+        return (run.steps + 1) / warm
+    if asked.schedule == "plateau":
+        return 1.0
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (run.steps - warm) / max(1, total - warm)))
+
+
+def _close_epoch(run: _Run, examples: Examples, validation: Validation) -> dict[str, Any]:
+    """Judges the averaged weights, keeps them if they are the best, and moves on."""
+    place, asked = run.place, run.plan.optimiser
+    line: dict[str, Any] = {
+        "epoch": place.epoch,
+        "loss": round(float(np.mean(place.losses)), 4),
+        "learning_rate": float(f"{run.optimiser.param_groups[0]['lr']:.3g}"),
+        **judge(run.average, examples, validation, run.running.device),
+        "took_s": round(place.took_s, 1),
+    }
+    if "valid_uar" in line:
+        if line["valid_uar"] > place.best:
+            place.best, place.best_epoch = line["valid_uar"], place.epoch
+            run.best = {name: part.detach().cpu().clone() for name, part in run.average.state_dict().items()}
+        _on_plateau(place, line["valid_uar"], asked.plateau_epochs, asked.plateau_factor, asked.schedule)
+    place.lines.append(line)
+    place.epoch, place.step, place.losses, place.took_s = place.epoch + 1, 0, [], 0.0
+    waited = place.epoch - 1 - place.best_epoch
+    place.over = place.epoch >= asked.epochs or ("valid_uar" in line and 0 < asked.patience <= waited)
+    return line
+
+
+def _on_plateau(place: Place, value: float, epochs: int, factor: float, schedule: str) -> None:
+    if value > place.plateau_best:
+        place.plateau_best, place.plateau_epochs = value, 0
+        return
+    place.plateau_epochs += 1
+    if schedule == "plateau" and place.plateau_epochs >= epochs:
+        place.scale, place.plateau_epochs = place.scale * factor, 0
+
+
+def judge(system: Any, examples: Examples, validation: Validation, device: str) -> dict[str, Any]:
+    """The mean over corpora of the UAR over each one's own classes, and the likelihood; voices and words count alike."""
+    system.eval()
+    uars, nlls = [], []
+    by_corpus: dict[str, float] = {}
+    kinds: tuple[tuple[Sequence[int], Sequence[Any], bool], ...] = (
+        (validation.clips, examples.clips, True),
+        (validation.texts, examples.texts, False),
     )
-    whole = {"net": net, "average": average, "optimiser": optimiser, "schedule": schedule}
-    masks = class_masks(examples.clips)
-    for epoch in range(_resume(out / "checkpoint.pt", whole, settings), settings.epochs):
-        began = time.monotonic()
-        torch.manual_seed(settings.seed * 1000 + epoch)
-        net.train()
-        losses = []
-        for batch in batches(examples, masks, settings, epoch):
-            loss = loss_of(net, batch, settings)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(net)
-            losses.append(float(loss.detach()))
-        line = {"epoch": epoch, "loss": round(float(np.mean(losses)), 4), "took_s": round(time.monotonic() - began, 1)}
-        with (out / "progress.jsonl").open("a", encoding="utf-8") as progress:
-            progress.write(json.dumps(line) + "\n")
-        report(f"{out.name}: epoch {epoch + 1}/{settings.epochs} loss {line['loss']} in {line['took_s']} s")
-        _save(out / "checkpoint.pt", whole, settings, epoch + 1)
-    trained: VoiceGru = average.module
-    trained.eval()
-    return trained
+    for asked, records, voiced in kinds:
+        if not len(asked):
+            continue
+        logits_NH = logits_of(system, examples, asked if voiced else (), () if voiced else asked, device=device)
+        corpora = [records[n].corpus for n in asked]
+        target = examples.target if voiced else examples.text_target
+        true_N = np.array([int(target(n).argmax()) for n in asked])
+        mask_NH = np.stack([examples.masks[corpus].numpy() for corpus in corpora])
+        probability_NH = evaluate.softmax(np.where(mask_NH == 0.0, logits_NH, -np.inf))
+        each = evaluate.uar_by(corpora, true_N, probability_NH.argmax(1), len(examples.heads))
+        by_corpus |= each
+        uars.append(float(np.mean(list(each.values()))))
+        nlls.append(evaluate.nll(probability_NH, true_N))
+    if not uars:
+        return {}
+    rounded = {corpus: round(value, 4) for corpus, value in by_corpus.items()}
+    return {
+        "valid_uar": round(float(np.mean(uars)), 4),
+        "valid_nll": round(float(np.mean(nlls)), 4),
+        "by_corpus": rounded,
+    }
 
 
-def predict(net: VoiceGru, variant: Variant, indices: Sequence[int], batch: int = 64) -> np.ndarray[Any, Any]:
-    """[N, H] logits after the last frame of each clip, before the temperature."""
-    order = sorted(indices, key=lambda index: len(variant.clip(index)))
-    logits = {}
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch):
-            some = order[begin : begin + batch]
-            features_BTF, frames_B = pad([variant.clip(index) for index in some])
-            sums, _ = net.encode(features_BTF, net.start(len(some)))
-            for index, row in zip(some, net.answer(_at(sums, frames_B[:, None] - 1))[:, 0].numpy(), strict=True):
-                logits[index] = row
-    return np.stack([logits[index] for index in indices])
+def describe(line: Mapping[str, Any], epochs: int) -> str:
+    """An epoch's line for people."""
+    valid = f", validation UAR {100 * line['valid_uar']:.1f} %" if "valid_uar" in line else ""
+    return f"epoch {line['epoch'] + 1}/{epochs}: loss {line['loss']:.3f}{valid}, {line['took_s']:.0f} s"
 
 
-def batches(examples: Examples, masks: dict[str, Tensor], settings: Settings, epoch: int) -> Iterator[Batch]:
-    """An epoch: clips drawn evenly by corpus and class, takes drawn at random, rows of like length together."""
-    random = np.random.default_rng((settings.seed, epoch))
-    drawn = random.choice(examples.indices, settings.clips_per_epoch, p=_chances(examples, settings.balance))
-    rows = [
-        (int(index), _cut(examples.takes[int(random.integers(len(examples.takes)))].clip(index), settings, random))
-        for index in drawn
-    ]
-    pool = 16 * settings.batch
-    for begin in range(0, len(rows), pool):
-        near = sorted(rows[begin : begin + pool], key=lambda row: len(row[1]))
-        groups = [near[first : first + settings.batch] for first in range(0, len(near), settings.batch)]
-        for which in random.permutation(len(groups)):
-            group = groups[which]
-            features_BTF, frames_B = pad([_mask(features, random) for _, features in group])
-            clips = [examples.clips[index] for index, _ in group]
-            true_B = torch.tensor([HEADS.index(clip.emotion) for clip in clips])
-            yield Batch(features_BTF, frames_B, torch.stack([masks[clip.corpus] for clip in clips]), true_B)
-
-
-def pad(rows: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, Tensor]:
-    """Rows of any length -> [B, T, F] float32 and the frames that are real."""
-    out = np.zeros((len(rows), max(len(row) for row in rows), rows[0].shape[1]), np.float32)
-    for line, row in zip(out, rows, strict=True):
-        line[: len(row)] = row
-    return torch.from_numpy(out), torch.tensor([len(row) for row in rows])
-
-
-def prior_of(examples: Examples) -> Tensor:
-    """[M]: the mean log-mel bands of speech, over a thousand clips."""
-    random = np.random.default_rng(0)
-    some = random.choice(examples.indices, min(1000, len(examples.indices)), replace=False)
-    frames = np.concatenate([examples.takes[0].clip(index) for index in some]).astype(np.float32)
-    bands = frames[:, : HOPS * BANDS].reshape(-1, HOPS, BANDS).mean(1)
-    return torch.from_numpy(bands[bands.mean(1) > SPEECH_LEVEL].mean(0))
-
-
-def loss_of(net: VoiceGru, batch: Batch, settings: Settings) -> Tensor:
-    """Smoothed cross-entropy of the answers after the last frame and after a random earlier one."""
-    features_BTF, frames_B, mask_BH, true_B = batch
-    sums, _ = net.encode(features_BTF, net.start(len(frames_B)))
-    last_B = frames_B - 1
-    early_B = torch.minimum(last_B, settings.least_frames + (torch.rand(len(frames_B)) * last_B).long())
-    logits_B2H = net.answer(_at(sums, torch.stack((last_B, early_B), 1))) + mask_BH[:, None]
-    log_B2H = logits_B2H.log_softmax(-1)
-    present_BH = (mask_BH == 0.0).float()
-    # Smoothing spreads over the classes that the corpus has.
-    target_BH = present_BH / present_BH.sum(1, keepdim=True) * settings.smoothing
-    target_BH = target_BH + (1.0 - settings.smoothing) * nn.functional.one_hot(true_B, len(HEADS))
-    loss_B2 = -(target_BH[:, None] * log_B2H.clamp_min(-100.0)).sum(-1)
-    return (loss_B2[:, 0].mean() + settings.partial_weight * loss_B2[:, 1].mean()) / (1.0 + settings.partial_weight)
-
-
-def _at(sums: PoolingState, frames_BK: Tensor) -> PoolingState:
-    rows = torch.arange(len(frames_BK))[:, None]
-    return PoolingState(*(sum_[rows, frames_BK] for sum_ in sums))
-
-
-def _cut(features: np.ndarray[Any, Any], settings: Settings, random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Now and then only a part: an utterance may begin or be cut anywhere."""
-    frames = len(features)
-    size = min(frames, settings.longest_frames)
-    if random.random() < 0.25 and size > 30:
-        size = int(random.integers(max(25, size // 2), size))
-    begin = int(random.integers(frames - size + 1))
-    return features[begin : begin + size]
-
-
-def _mask(features: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Another gain and colour of the microphone; a few bands, lags and frames blanked (Park et al. 2019)."""
-    out = features.astype(np.float32)
-    bands = out[:, : HOPS * BANDS].reshape(len(out), HOPS, BANDS)
-    knots = random.normal(0.0, 0.35, 6)
-    bands += np.interp(np.linspace(0, 5, BANDS), np.arange(6), knots).astype(np.float32) + np.float32(
-        random.normal(0.0, 0.5)
-    )
-    for _ in range(2):
-        width = int(random.integers(1, 7))
-        first = int(random.integers(0, BANDS - width))
-        bands[:, :, first : first + width] = bands[:, :, first : first + width].mean()
-    for _ in range(2):
-        length = int(random.integers(0, max(2, len(out) // 8)))
-        start = int(random.integers(0, len(out) - length))
-        out[start : start + length] = out.mean(0)
-    return out
-
-
-def _chances(examples: Examples, balance: float) -> np.ndarray[Any, Any]:
-    chosen = [examples.clips[index] for index in examples.indices]
-    corpora = Counter(clip.corpus for clip in chosen)
-    classes = Counter((clip.corpus, clip.emotion) for clip in chosen)
-    kinds = Counter(corpus for corpus, _ in classes)
-    weight = np.array(
-        [corpora[c.corpus] ** (1.0 - balance) / kinds[c.corpus] / classes[c.corpus, c.emotion] for c in chosen]
-    )
-    return np.asarray(weight / weight.sum())
-
-
-def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    warm = max(1, round(steps * warmup))
-
-    def scale(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
-
-    return scale
-
-
-def _groups(net: VoiceGru, weight_decay: float) -> list[dict[str, Any]]:
-    decayed = [p for p in net.parameters() if p.dim() > 1]
-    plain = [p for p in net.parameters() if p.dim() <= 1]
+def _groups(net: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Norms, biases and other vectors are not decayed; what is frozen is not trained."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1]
+    plain = [p for p in trained if p.dim() <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _save(path: Path, whole: dict[str, Any], settings: Settings, epoch: int) -> None:
-    state = {name: part.state_dict() for name, part in whole.items()}
+def _rewrite(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """All lines anew: a run that was killed between its file and its checkpoint would count an epoch twice."""
     partial = path.with_suffix(".partial")
-    torch.save({"epoch": epoch, "settings": asdict(settings), **state}, partial)
+    partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     partial.replace(path)
-
-
-def _resume(path: Path, whole: dict[str, Any], settings: Settings) -> int:
-    """The epoch to go on with."""
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    if saved["settings"] != asdict(settings):
-        raise ValueError(f"{path} was begun with other settings: {saved['settings']}; remove it or ask for the same")
-    for name, part in whole.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"])

@@ -1,9 +1,12 @@
-"""`clser-models`: which models are here, what they say of themselves, and whether this machine can run them."""
+"""`clser-models`: which models and systems are here, what they say of themselves, and what can be made of them."""
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,23 +17,43 @@ from clser.engine.errors import ClserError, MissingError
 from clser.engine.shipped import installed, model_path
 
 NOT_WORKING = 3
+ELSEWHERE = ("train", "eval", "lint", "export")
+"""Actions with a module of their own here, loaded when they are asked for: `add_parser(inner)` and `run(given)`."""
 
 
-def _parser() -> Parser:
-    made = parser("clser-models", "The models that are here. Nothing is downloaded.")
+def _parser(action: str = "") -> Parser:
+    """With the arguments of all actions; or, where one of this file is asked for, of these alone."""
+    made = parser("clser-models", "The models and systems that are here. Nothing is downloaded.")
     inner = made.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     for name, what in (
-        ("list", "the installed models: name, digest, heads, size"),
-        ("show", "what a model says of itself"),
+        ("list", "the installed models, and the systems that can be trained"),
+        ("show", "what a model or a system says of itself, and what can be set"),
         ("card", "a model's card: what it was trained on, how well it does, what it must not be used for"),
         ("doctor", "what is installed, what is missing, and how to get it (exit 3 if the default path does not work)"),
     ):
-        action = inner.add_parser(name, help=what, description=what, allow_abbrev=False)
+        made_here = inner.add_parser(name, help=what, description=what, allow_abbrev=False)
         if name in ("show", "card"):
-            action.add_argument("name", metavar="NAME", help="a name of `clser-models list`, or an .onnx file")
+            made_here.add_argument(
+                "name", metavar="NAME", help="a name of `clser-models list`, an .onnx file, or a trained folder"
+            )
+        if name in ("list", "show"):
+            made_here.add_argument(
+                "--zoo", action="append", default=[], type=Path, metavar="DIR", help="more systems, a file each"
+            )
+        if name == "show":
+            made_here.add_argument("--system", action="store_true", help="the system, where a model has that name too")
         if name != "card":
-            action.add_argument("--json", action="store_true", help="one JSON document on standard output")
+            made_here.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    if action not in ACTIONS:
+        for module in _elsewhere().values():
+            module.add_parser(inner)
     return made
+
+
+def _elsewhere() -> dict[str, Any]:
+    """The modules of the other actions."""
+    names = {name: f"clser.clients.commands.{name}" for name in ELSEWHERE}
+    return {name: import_module(module) for name, module in names.items() if find_spec(module) is not None}
 
 
 def about(name: str) -> dict[str, Any]:
@@ -47,23 +70,51 @@ def _list(given: argparse.Namespace) -> int:
             models.append(about(name))
         except ClserError as error:  # one broken file does not hide the others
             print(f"clser-models: {error}", file=sys.stderr)
+    systems = import_module("clser.clients.commands.systems")
+    found = systems.listed(given.zoo) if systems.torch_is_here() else None
     if given.json:
-        print(json.dumps(models))
+        print(json.dumps({"models": models, "systems": found}))
         return 0
     for model in models:
         heads = ",".join(model["heads"])
         print(f"{model['name']:<16}  {model['digest']}  {model['bytes'] / 1e6:6.1f} MB  {heads}")
+    if found is None:
+        print(systems.NEEDS_TORCH)
+        return 0
+    for system in found:
+        takes = "+".join([*system["fronts"], *([f"words:{system['words']}"] if system["words"] else [])])
+        print(
+            f"{system['name']:<16}  {system['streams']:<8}  {system['parameters'] / 1e6:6.2f} M  {takes}  {system['title']}"
+        )
     return 0
 
 
 def _show(given: argparse.Namespace) -> int:
-    model = about(given.name)
-    if given.json:
-        print(json.dumps(model))
-        return 0
-    for key, value in model.items():
-        print(f"{key:<15}  {', '.join(value) if isinstance(value, list | tuple) else value}")
+    said, lines = _said(given)
+    print(json.dumps(said) if given.json else "\n".join(lines))
     return 0
+
+
+def _said(given: argparse.Namespace) -> tuple[dict[str, Any], Sequence[str]]:
+    """What there is to tell of a name or a path: as it is, and as lines."""
+    systems = import_module("clser.clients.commands.systems")
+    path = Path(given.name)
+    if path.is_dir() or path.suffix == ".safetensors":
+        systems.need_torch()
+        return (said := systems.trained(path)), _pairs(said)
+    is_model = given.name in installed() or path.suffix == ".onnx"
+    if given.system or (not is_model and systems.torch_is_here() and systems.exists(given.name, given.zoo)):
+        systems.need_torch()
+        return (said := systems.description(given.name, given.zoo)), systems.lines(said)
+    if not is_model and not systems.torch_is_here():
+        raise MissingError(
+            f"model {given.name!r} is unknown: installed are {', '.join(installed())}; {systems.NEEDS_TORCH}"
+        )
+    return (said := about(given.name)), _pairs(said)
+
+
+def _pairs(said: dict[str, Any]) -> list[str]:
+    return [f"{key:<15}  {', '.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in said.items()]
 
 
 def _card(given: argparse.Namespace) -> int:
@@ -83,13 +134,21 @@ def _doctor(given: argparse.Namespace) -> int:
     return 0 if doctor.healthy(found) else NOT_WORKING
 
 
-ACTIONS = {"list": _list, "show": _show, "card": _card, "doctor": _doctor}
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": _list,
+    "show": _show,
+    "card": _card,
+    "doctor": _doctor,
+}
 
 
 def _main() -> int:
-    given = _parser().parse_args()
+    given = _parser(sys.argv[1] if len(sys.argv) > 1 else "").parse_args()
     set_up_log(given)
-    return ACTIONS[given.action](given)
+    if given.action in ACTIONS:
+        return ACTIONS[given.action](given)
+    ended: int = _elsewhere()[given.action].run(given)
+    return ended
 
 
 def main() -> None:

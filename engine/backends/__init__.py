@@ -108,6 +108,14 @@ def row_frames(rows: Sequence[Row], pcm: Samples, frame_samples: int) -> tuple[N
     return counts, np.split(sound, np.cumsum(counts)[:-1])
 
 
+def padded(sounds: Sequence[Numbers]) -> Numbers:
+    """[B, S]: rows of frames one after the other, zeros behind the shorter ones."""
+    pcm_BS = np.zeros((len(sounds), max(sound.size for sound in sounds)), np.float32)
+    for row_S, sound in zip(pcm_BS, sounds, strict=True):
+        row_S[: sound.size] = sound.reshape(-1)
+    return pcm_BS
+
+
 Call = Callable[[Sequence[Row], NDArray[np.int64], list[Numbers]], Numbers]
 """Rows, their frames [B] and their sounds -> logits [B, T, heads], T being the most frames of a row."""
 

@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from clser.engine.backends import Numbers, Slots, run_alike
+from clser.engine.backends import Numbers, Slots, padded, run_alike
 from clser.engine.backends.card import read_card
 from clser.engine.backends.devices import is_device_error, onnx_providers
+from clser.engine.backends.windowed import Windowed
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
@@ -27,6 +28,7 @@ class OnnxVoice:
         self._session = _open_session(path, compute)
         self.card = read_card(self._session.get_modelmeta().custom_metadata_map.get("clser"), path)
         self._check_contract(path)
+        self._windowed = None if self.card.streams == "exactly" else Windowed(self.card, self._whole)
         states = [value for value in self._session.get_inputs() if value.name.startswith("state_")]
         self._states = [value.name for value in states]
         self._outputs = ["logits_BTH", *(name.replace("state_", "next_", 1) for name in self._states)]
@@ -37,20 +39,30 @@ class OnnxVoice:
         inputs = {value.name for value in self._session.get_inputs()}
         outputs = {value.name for value in self._session.get_outputs()}
         after = {name.replace("state_", "next_", 1) for name in inputs if name.startswith("state_")}
-        lacking = ({"pcm_BS", "frames_B"} - inputs) | (({"logits_BTH"} | after) - outputs)
+        exactly = self.card.streams == "exactly"
+        promised = {"logits_BTH" if exactly else "logits_B1H"} | after
+        lacking = ({"pcm_BS", "frames_B"} - inputs) | (promised - outputs)
+        if after and not exactly:
+            raise GivenError(f"model {path}: it streams by {self.card.streams} and has a state; see docs/models.md")
         if lacking or self.card.frame_samples <= 0 or not self.card.heads:
             raise GivenError(
                 f"model {path}: it lacks {', '.join(sorted(lacking)) or 'frame_samples or heads'}; see docs/models.md"
             )
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
+        if self._windowed is not None:
+            return self._windowed.run(rows, pcm)
         return run_alike(rows, pcm, self.card, self._call)
 
+    def _whole(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
+        """One answer for all the sound of each row."""
+        given = {"pcm_BS": padded(sounds), "frames_B": counts_B}
+        (logits_B1H,) = self._session.run(["logits_B1H"], given)
+        assert isinstance(logits_B1H, np.ndarray)
+        return logits_B1H
+
     def _call(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
-        frame = self.card.frame_samples
-        pcm_BS = np.zeros((len(rows), int(counts_B.max()) * frame), np.float32)
-        for i, sound in enumerate(sounds):
-            pcm_BS[i, : sound.size] = sound.reshape(-1)
+        pcm_BS = padded(sounds)
         states = dict(zip(self._states, self._slots.gather(rows), strict=True))
         logits_BTH, *after = self._session.run(self._outputs, {"pcm_BS": pcm_BS, "frames_B": counts_B, **states})
         self._slots.scatter(rows, after)

@@ -1,4 +1,4 @@
-"""The shipped voice network in torch, on the CPU or a GPU, with the state of every stream on the device.
+"""Trained systems in torch, on the CPU or a GPU, with the state of every stream on the device.
 
 Only samples and logits travel between host and device. In half precision the features are still computed in full: a quiet
 band beside a loud one is lost in a short mantissa.
@@ -6,8 +6,10 @@ band beside a loud one is lost in a short mantissa.
 Shapes: B rows, S samples, T frames, H heads.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +17,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clser.engine.backends import Numbers, run_alike
+from clser.engine.backends import Numbers, padded, run_alike
 from clser.engine.backends.card import read_card
 from clser.engine.backends.devices import one_device
+from clser.engine.backends.windowed import Windowed
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row, VoiceCard
 from clser.engine.records import Samples
 from clser.engine.shipped import model_path
-from clser.models.zoo.voice_gru import VoiceGru, VoiceState
+from clser.models import live, saved
+from clser.models.zoo.voice_gru import from_weights
 
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
@@ -34,32 +38,37 @@ class TorchVoice:
         torch.backends.cudnn.allow_tf32 = False  # a GRU on a GPU has a mantissa of 10 bits otherwise, and calls it full
         path = weights_path(model)
         self._half = HALF[self._device.type] if precision == "half" else None
-        weights, about = _load(path)
-        self.card = _card(about, path)
-        self._net = _build(weights, path).to(self._device).eval()
+        net, self.card = _open(path)
         if self._half is not None:
-            self._net.logmel = InFull(self._net.logmel)
-        self._slots = DeviceSlots(list(self._net.shapes()), self._device)
+            in_full(net)
+        self._net = net.to(self._device).eval()
+        self._windowed = None if self.card.streams == "exactly" else Windowed(self.card, self._whole)
+        self._slots = DeviceSlots(net.shapes() if isinstance(net, live.Live) else [], self._device)
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
+        if self._windowed is not None:
+            return self._windowed.run(rows, pcm)
         return run_alike(rows, pcm, self.card, self._call)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
+    def _whole(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
+        """One answer for all the sound of each row."""
+        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
+            logits: Tensor = self._net(*self._moved(counts_B, sounds))
+        return np.asarray(logits.float().cpu().numpy())
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
     def _call(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
-        frame = self.card.frame_samples
-        pcm_BS = np.zeros((len(rows), int(counts_B.max()) * frame), np.float32)
-        for i, sound in enumerate(sounds):
-            pcm_BS[i, : sound.size] = sound.reshape(-1)
         with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
             slots_B = self._slots.place(rows)
-            logits_BTH, after = self._net(
-                torch.from_numpy(pcm_BS).to(self._device),
-                torch.from_numpy(counts_B).to(self._device),
-                VoiceState(*self._slots.gather(slots_B, rows)),
-            )
+            logits_BTH, *after = self._net(*self._moved(counts_B, sounds), *self._slots.gather(slots_B, rows))
             self._slots.scatter(slots_B, after)
-        logits: Numbers = logits_BTH.float().cpu().numpy()
-        return logits
+        return np.asarray(logits_BTH.float().cpu().numpy())
+
+    def _moved(self, counts_B: NDArray[np.int64], sounds: list[Numbers]) -> tuple[Tensor, Tensor]:
+        """pcm_BS and frames_B where the network is."""
+        pcm_BS = torch.from_numpy(padded(sounds))
+        return pcm_BS.to(self._device), torch.from_numpy(counts_B).to(self._device)
 
 
 class DeviceSlots:
@@ -93,23 +102,33 @@ class DeviceSlots:
 
 
 class InFull(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """A module that no autocast around it makes shorter."""
+    """A front that no autocast around it makes shorter."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: Any) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.samples, self.width = inner, inner.samples, inner.width
 
-    def forward(self, pcm_BS: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, rows: int) -> Any:
+        return self.inner.start(rows)
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor, state: Any) -> Any:
         with torch.autocast(pcm_BS.device.type, enabled=False):
-            features: tuple[Tensor, tuple[Tensor, ...]] = self.inner(pcm_BS, state)
-            return features
+            return self.inner(pcm_BS, frames_B, state)
+
+
+def in_full(net: live.Live | live.Windowed) -> None:
+    """Its fronts stay in full precision."""
+    for n, front in enumerate(net.fronts.each):
+        net.fronts.each[n] = InFull(front)
 
 
 def weights_path(model: str) -> Path:
-    """The file behind a shipped name or a path."""
+    """The file behind a shipped name or a path, which may be a folder that `clser-models train` wrote."""
     path = Path(model)
     if path.suffix == ".onnx":
         raise GivenError(f"model {model!r}: torch plays .safetensors files; set model.backend=onnx for this one")
+    if path.is_dir():
+        return saved.file_of(path)
     if path.suffix != ".safetensors":
         path = model_path(model).with_suffix(".safetensors")
     if not path.is_file():
@@ -130,11 +149,29 @@ def _open_device(compute: str) -> torch.device:
     return device
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors, and what the file says of itself."""
+def _open(path: Path) -> tuple[live.Live | live.Windowed, VoiceCard]:
+    """What `clser-models train` wrote says how to build it; what ships says its card only, and is a voice_gru."""
+    said = _said(path)
+    if said is not None and _was_trained(said):
+        system, about = saved.load(path)
+        return live.live(system, about.calibration), read_card(json.dumps(live.card(system, about)), path)
+    card = _card(said, path)
+    return live.live(from_weights(_weights(path), path)), card
+
+
+def _was_trained(said: str) -> bool:
+    try:
+        return "system" in json.loads(said)
+    except json.JSONDecodeError:
+        return False  # the card's reader says what is wrong
+
+
+def _said(path: Path) -> str | None:
+    """What the file says of itself."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("clser")  # noqa: SIM118 - no dict
+            said: str | None = (file.metadata() or {}).get(saved.KEY)
+            return said
     except (SafetensorError, OSError) as error:
         raise GivenError(f"model {path}: safetensors cannot read it ({error}); write it again") from error
 
@@ -150,16 +187,9 @@ def _card(about: str | None, path: Path) -> VoiceCard:
     return read_card(about, path)
 
 
-def _build(weights: dict[str, Tensor], path: Path) -> VoiceGru:
-    """The network whose sizes these are."""
-    try:
-        queries, channels = weights["pooling.score.weight"].shape
-        net = VoiceGru(channels, queries, len(weights["hidden.bias"]))
-        net.load_state_dict(weights)
-    except (KeyError, ValueError, RuntimeError) as error:  # torch names tensors that lack or differ in a RuntimeError
-        words = " ".join(str(error).split())
-        raise GivenError(f"model {path}: these are no weights of voice_gru: {words}") from error
-    return net
+def _weights(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
 
 
 def open_voice(model: str, compute: str, precision: str) -> TorchVoice:

@@ -1,14 +1,21 @@
 """What happens to speech on its way to a microphone, done to clean recordings."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import PurePath
+from typing import Any, TypeVar
 
 import numpy as np
 import soxr
 
+from clser.models.data.codecs import coded
+from clser.models.data.rooms import in_room
+from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
+Item = TypeVar("Item", bound=Hashable)
 
 SPEED = 0.1
 GAIN_DB = 12.0
@@ -19,11 +26,80 @@ SPEECH_BELOW_PEAK_DB = 35.0
 HUSH_DBFS = (-80.0, -55.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How often each thing happens to a recording, and with what. The chances alone are its settings.
+
+    `Ways(...).change` can be the `change` of a `Take`, `Ways(...).config` its config.
+    """
+
+    noises: Sequence[Sound] = field(default=(), repr=False)
+    rooms: Sequence[Sound] = field(default=(), repr=False)
+    """Responses; with none, rooms are made up."""
+    noise: float = NOISY
+    room: float = 0.3
+    codec: float = 0.3
+    snr_db: tuple[float, float] = SNR_DB
+    speed: float = SPEED
+    gain_db: float = GAIN_DB
+
+    @property
+    def config(self) -> str:
+        """All that the outcome depends on."""
+        settings = {name: getattr(self, name) for name in ("noise", "room", "codec", "snr_db", "speed", "gain_db")}
+        return f"{settings} noises {_digest(self.noises)} rooms {_digest(self.rooms)}"
+
+    def change(self, sound: Sound, index: int, random: np.random.Generator) -> Sound:
+        """Cut as an engine would cut it, at another speed, in a room, with noise, at another level, through a codec."""
+        sound = cut_to_speech(sound, random.uniform(0.0, LEAD_S), random.uniform(0.0, TRAIL_S), random)
+        sound = at_speed(sound, random.uniform(1.0 - self.speed, 1.0 + self.speed))
+        if random.random() < self.room:
+            sound = in_room(sound, self.rooms, random)
+        if self.noises and random.random() < self.noise:
+            noise = self.noises[int(random.integers(len(self.noises)))]
+            sound = add_noise(sound, noise, random.uniform(*self.snr_db), random)
+        sound = np.asarray(np.clip(sound * _ratio(random.uniform(-self.gain_db, self.gain_db)), -1.0, 1.0), np.float32)
+        return np.clip(coded(sound, random), -1.0, 1.0) if random.random() < self.codec else sound
+
+
+def at_speed(sound: Sound, speed: float) -> Sound:
+    """Faster (over 1) and higher, or slower and lower."""
+    return np.asarray(soxr.resample(sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ), np.float32)
+
+
+def held_out_files(files: Sequence[Item], share: float, seed: int = 0) -> tuple[list[Item], list[Item]]:
+    """Noises or rooms to train with, and `share` of them to test with: none is in both.
+
+    Each file's side hangs on its name and the seed alone, so that adding a file moves no other; the share is kept to
+    by chance, but neither side is left empty.
+    """
+    if not 0.0 < share < 1.0 or len(set(map(str, files))) < 2:
+        raise GivenError(f"a share between 0 and 1 of two files or more can be held out, not {share:g} of {len(files)}")
+    place = {file: _place(file, seed) for file in files}
+    order = sorted(set(files), key=lambda file: (place[file], str(file)))
+    bound = min(max(sum(place[file] < share for file in order), 1), len(order) - 1)
+    test = set(order[:bound])
+    return [file for file in files if file not in test], [file for file in files if file in test]
+
+
+def _place(file: object, seed: int) -> float:
+    """0..1, evenly spread over names."""
+    name = file.name if isinstance(file, PurePath) else str(file)
+    return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=6).digest()) / 2.0**48
+
+
+def _digest(sounds: Sequence[Sound]) -> str:
+    whole = blake2b(digest_size=8)
+    for sound in sounds:
+        whole.update(len(sound).to_bytes(8) + np.ascontiguousarray(sound).tobytes())
+    return whole.hexdigest()
+
+
 def disturb(sound: Sound, noises: Sequence[Sound], random: np.random.Generator) -> Sound:
     """Another take of a recording: cut to its speech as an engine would cut it, another speed, level and room noise."""
     sound = cut_to_speech(sound, random.uniform(0.0, LEAD_S), random.uniform(0.0, TRAIL_S), random)
     speed = random.uniform(1.0 - SPEED, 1.0 + SPEED)
-    sound = soxr.resample(sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ).astype(np.float32)
+    sound = at_speed(sound, speed)
     if noises and random.random() < NOISY:
         sound = add_noise(sound, noises[int(random.integers(len(noises)))], random.uniform(*SNR_DB), random)
     return np.asarray(np.clip(sound * _ratio(random.uniform(-GAIN_DB, GAIN_DB)), -1.0, 1.0), np.float32)

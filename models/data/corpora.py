@@ -5,8 +5,9 @@ emotion, note, ...) and the recordings it names, 16 kHz mono in any format libsn
 """
 
 import csv
+import gzip
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,44 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from clser.models.data.clips import Clip
+from clser.models.data.emotions import canonical
+from clser.models.data.manifests import read_manifest
+from clser.models.errors import GivenError, MissingError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 
 SPEECH = ("emodb", "emovo", "casia", "ravdess", "nemo", "tess")
 NOISE = ("noise",)
 FOLDER_VARIABLE = "CLSER_CORPORA"
 
+__all__ = [
+    "FOLDER_VARIABLE",
+    "NOISE",
+    "SPEECH",
+    "Clip",
+    "Recordings",
+    "Text",
+    "corpora_folder",
+    "decode",
+    "read_clips",
+    "read_sounds",
+    "read_speech",
+    "read_texts",
+]
+
 Samples = np.ndarray[Any, np.dtype[np.int16]]
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """One recording of one speaker."""
+class Text:
+    """A sentence and the emotions it was given, one or more."""
 
-    path: Path
     corpus: str
-    speaker: str
-    gender: str
-    emotion: str
-    truncated: bool
-    """Cut at 2 s, which only some classes of EmoDB are: its length would give the class away."""
+    language: str
+    split: str
+    """The part that its makers put it in: train, dev, test, or how it was labelled."""
+    text: str
+    emotions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,47 @@ def read_clips(folder: Path, corpora: Iterable[str] = SPEECH) -> list[Clip]:
                 path = folder / corpus / row["file"]
                 clips.append(Clip(path, row["corpus"], row["speaker"], row["gender"], row["emotion"], truncated))
     return clips
+
+
+def read_speech(
+    folder: Path, names: Iterable[str], *, also: Mapping[str, str] | None = None, check: bool = True
+) -> list[Clip]:
+    """The labelled clips of these corpora, in the manifests' order; see `read_manifest`."""
+    return [clip for name in names for clip in read_manifest(_part(folder, name), also=also, check=check)]
+
+
+def read_sounds(folder: Path, name: str) -> list[Clip]:
+    """What no emotion was given to: `noise`, or `rir` for the responses of rooms."""
+    return read_manifest(_part(folder, name), labelled=False)
+
+
+def read_texts(folder: Path, names: Iterable[str], *, also: Mapping[str, str] | None = None) -> Iterator[Text]:
+    """The texts of these corpora (`text_meld`, or `meld`) that have at least one of our emotions.
+
+    What their makers called "other" says nothing here: it is left out, and a text with nothing else too.
+    """
+    known = {"other": "", **(also or {})}
+    for name in names:
+        path = _part(folder, name if name.startswith("text_") else f"text_{name}") / "texts.csv.gz"
+        if not path.exists():
+            raise MissingError(f"no texts {path}; give the folder that the corpora lie in, or leave {name} out")
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            for row in reader:
+                try:
+                    said = (canonical(emotion, known) for emotion in row["emotion"].split(";") if emotion.strip())
+                    emotions = tuple(dict.fromkeys(emotion for emotion in said if emotion))
+                except GivenError as error:
+                    raise GivenError(f"{path}:{reader.line_num}: {error}") from error
+                if emotions:
+                    yield Text(row["corpus"], row["language"], row["split"], row["text"], emotions)
+
+
+def _part(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        there = sorted(part.name for part in folder.iterdir() if part.is_dir())
+        raise MissingError(f"no corpus {name} in {folder}; there are {', '.join(there) or 'none'}")
+    return folder / name
 
 
 def decode(clips: Sequence[Clip], cache: Path) -> Recordings:

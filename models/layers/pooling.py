@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clser.models.tensors import real
+
 LOUDEST = 6.0  # a score lies within +-LOUDEST: sums of its exponential stay exact in float32 for hours
 SMALLEST_VARIANCE = 1e-3
 
@@ -29,7 +31,7 @@ class AttentivePooling(nn.Module):  # type: ignore[misc]  # torch is not followe
 
     def __init__(self, channels: int, queries: int) -> None:
         super().__init__()
-        self.channels, self.queries = channels, queries
+        self.channels, self.queries, self.width = channels, queries, 2 * queries * channels
         self.score = nn.Linear(channels, queries)
 
     def start(self, rows: int) -> PoolingState:
@@ -37,6 +39,17 @@ class AttentivePooling(nn.Module):  # type: ignore[misc]  # torch is not followe
         zeros = self.score.weight.new_zeros
         sums = (rows, self.queries, self.channels)
         return PoolingState(zeros(rows, self.queries), zeros(sums), zeros(sums))
+
+    def forward(self, x_BTD: Tensor, length_B: Tensor, state: PoolingState) -> tuple[Tensor, PoolingState]:
+        """What `read` gives after each step, zeros at padding, and the sums after each row's own `length_B` steps."""
+        rows, steps = x_BTD.shape[:2]
+        real_BT1 = real(length_B, steps)[..., None]
+        sums = self.sums(x_BTD.masked_fill(~real_BT1, 0.0), state)
+        # Sums never reach back in time: what padding adds to the later ones is left behind here.
+        at_B = torch.arange(rows, device=x_BTD.device) * (steps + 1) + length_B
+        both = (torch.cat((old[:, None], new), 1) for old, new in zip(state, sums, strict=True))
+        after = PoolingState(*(sum_.flatten(0, 1).index_select(0, at_B) for sum_ in both))
+        return self.read(sums).masked_fill(~real_BT1, 0.0), after
 
     def sums(self, x_BTD: Tensor, state: PoolingState) -> PoolingState:
         """The running sums after every frame, each [B, T, ...]."""

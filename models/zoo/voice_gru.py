@@ -1,36 +1,46 @@
 """The default voice network: small enough for a hundred streams on a few cores, and streaming as it was trained.
 
-Letters: B rows, S samples, T frames of 40 ms, F features of a frame, M mel bands, D channels, Q queries, H heads.
+Letters: B rows, T frames of 40 ms, K asked frames, F features of a frame, M mel bands, D channels, Q queries, H heads.
 
-    pcm_BS -> log-mel and pitch -> less the utterance's own running mean -> linear -> GRU -> GRU -> sum of the three
-           -> attentive statistics over all frames so far -> two layers -> logits_BTH, an answer after every frame
+    log-mel and pitch -> less the utterance's own running mean -> linear -> GRU -> GRU -> sum of the three
+                      -> attentive statistics over all frames so far -> two layers -> an answer after every frame
 """
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from clser.models.features.constants import HOPS
-from clser.models.features.logmel import BANDS, FEATURES, LOW_SAMPLES, TAIL_SAMPLES, LogMel, LogMelState
+from clser.models.errors import GivenError
+from clser.models.features.constants import FRAME_SAMPLES, HOPS
+from clser.models.features.logmel import BANDS, FEATURES
 from clser.models.labels import HEADS
 from clser.models.layers.pooling import AttentivePooling, PoolingState
+from clser.models.systems import About, Streams
+from clser.models.tensors import Sequences, real
 
-CHANNELS = 128
-QUERIES = 3
-HIDDEN = 96
+ABOUT = About("The default voice network: two GRUs and attentive statistics", "docs/models.md")
+LOGMEL = "logmel"
 COLOUR_PRIOR_FRAMES = 10.0  # how many frames of speech the prior mean's colour counts for: 0.4 s
 LOUDNESS_PRIOR_FRAMES = 0.5  # and its loudness, which a microphone's gain decides: forgotten at once
 SPEECH_LEVEL = -6.0  # mean log-mel at which a frame counts half towards the running mean
 BAND_SCALE = 0.4  # one over a band's usual deviation
 
 
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    channels: Annotated[int, Meta(ge=1)] = 128
+    queries: Annotated[int, Meta(ge=1)] = 3
+    hidden: Annotated[int, Meta(ge=1)] = 96
+    drop: Annotated[float, Meta(ge=0, lt=1)] = 0.15
+
+
 class VoiceState(NamedTuple):
     """All that a stream remembers. Zeros: the start of an utterance."""
 
-    tail_BS: Tensor
-    low_BS: Tensor
     level_B1: Tensor
     """How many frames counted towards the running mean."""
     mean_BM: Tensor
@@ -43,14 +53,18 @@ class VoiceState(NamedTuple):
 
 
 class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """Sound to logits; the state is an argument and a result."""
+    """An answer after every frame."""
 
-    def __init__(
-        self, channels: int = CHANNELS, queries: int = QUERIES, hidden: int = HIDDEN, drop: float = 0.15
-    ) -> None:
+    streams: Streams = "exactly"
+    fronts = (LOGMEL,)
+    words = ""
+    frame_samples = FRAME_SAMPLES
+
+    def __init__(self, config: Config | None = None, heads: Sequence[str] = HEADS) -> None:
         super().__init__()
-        self.channels = channels
-        self.logmel = LogMel()
+        config = config or Config()
+        channels, queries = config.channels, config.queries
+        self.heads = tuple(heads)
         self.register_buffer("prior_M", torch.full((BANDS,), -5.0))
         self.register_buffer("temperature", torch.ones(()))
         self.front = nn.Linear(FEATURES + BANDS, channels)
@@ -59,30 +73,35 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
         self.gru2 = nn.GRU(channels, channels, batch_first=True)
         self.pooling = AttentivePooling(channels, queries)
         self.pooled_norm = nn.LayerNorm(2 * queries * channels)
-        self.hidden = nn.Linear(2 * queries * channels, hidden)
-        self.heads = nn.Linear(hidden, len(HEADS))
-        self.drop = nn.Dropout(drop)
+        self.hidden = nn.Linear(2 * queries * channels, config.hidden)
+        self.classes = nn.Linear(config.hidden, len(self.heads))
+        self.drop = nn.Dropout(config.drop)
+        self.register_load_state_dict_pre_hook(_from_version_1)
 
     def start(self, rows: int) -> VoiceState:
         """The state before the first frame."""
-        return VoiceState(*(self.prior_M.new_zeros(rows, *shape) for shape in self.shapes()))
+        channels, zeros = self.front.out_features, self.prior_M.new_zeros
+        grus = (zeros(rows, channels), zeros(rows, channels))
+        return VoiceState(zeros(rows, 1), zeros(rows, BANDS), *grus, *self.pooling.start(rows))
 
-    def shapes(self) -> VoiceState:
-        """The shape of one row's part of the state."""
-        channels, queries = self.channels, self.pooling.queries
-        sums = ((queries,), (queries, channels), (queries, channels))
-        return VoiceState((TAIL_SAMPLES,), (LOW_SAMPLES,), (1,), (BANDS,), (channels,), (channels,), *sums)
+    def fit_inputs(self, given: Mapping[str, Sequences]) -> None:
+        """Takes the mean log-mel bands of speech from a large batch of it."""
+        x_BTF, length_B = given[LOGMEL]
+        bands_NM = x_BTF[real(length_B, x_BTF.shape[1])][:, : HOPS * BANDS].reshape(-1, HOPS, BANDS).mean(1)
+        self.prior_M.copy_(bands_NM[bands_NM.mean(1) > SPEECH_LEVEL].mean(0))
 
-    def forward(self, pcm_BS: Tensor, frames_B: Tensor, state: VoiceState) -> tuple[Tensor, VoiceState]:
-        """The calibrated logits after each frame, and the state after each row's own `frames_B` frames."""
-        features_BTF, sound = self.logmel(pcm_BS, LogMelState(state.tail_BS, state.low_BS))
-        sums, rest = self.encode(features_BTF, state)
-        logits_BTH = self.answer(sums) / self.temperature
+    def forward(
+        self, given: Mapping[str, Sequences], state: VoiceState, at_BK: Tensor | None = None
+    ) -> tuple[Tensor, VoiceState]:
+        x_BTF, length_B = given[LOGMEL]
+        sums, rest = self.encode(x_BTF, state)
+        rows = torch.arange(x_BTF.shape[0], device=length_B.device)
+        asked = sums if at_BK is None else PoolingState(*(sum_[rows[:, None], at_BK] for sum_ in sums))
+        logits_BKH = self.answer(asked) / self.temperature
         # A frame never reaches back in time, so what padding does to the frames after it is left behind here.
-        after = VoiceState(*sound, *rest, *(_with_start(old, new) for old, new in zip(state[6:], sums, strict=True)))
-        at_B = torch.arange(pcm_BS.shape[0], device=frames_B.device) * (logits_BTH.shape[1] + 1) + frames_B
-        parts = zip(after, self.shapes(), strict=True)
-        return logits_BTH, VoiceState(*(x_BTX.reshape(-1, *shape).index_select(0, at_B) for x_BTX, shape in parts))
+        after = (*rest, *(_with_start(old, new) for old, new in zip(state[4:], sums, strict=True)))
+        at_B = rows * (x_BTF.shape[1] + 1) + length_B
+        return logits_BKH, VoiceState(*(x_BTX.flatten(0, 1).index_select(0, at_B) for x_BTX in after))
 
     def encode(self, features_BTF: Tensor, state: VoiceState) -> tuple[PoolingState, tuple[Tensor, ...]]:
         """Features to the pooling's sums after each frame; and level, mean and both GRUs' states, [B, T+1, ...]."""
@@ -90,13 +109,13 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
         front_BTD = torch.relu(self.front_norm(self.front(x_BTF)))
         one_BTD, _ = self.gru1(self.drop(front_BTD), state.gru1_BD[None])
         two_BTD, _ = self.gru2(self.drop(one_BTD), state.gru2_BD[None])
-        sums = self.pooling.sums(front_BTD + one_BTD + two_BTD, PoolingState(*state[6:]))
+        sums = self.pooling.sums(front_BTD + one_BTD + two_BTD, PoolingState(*state[4:]))
         grus = (_with_start(state.gru1_BD, one_BTD), _with_start(state.gru2_BD, two_BTD))
         return sums, (_with_start(state.level_B1, level), _with_start(state.mean_BM, mean), *grus)
 
     def answer(self, sums: PoolingState) -> Tensor:
         """Logits before the temperature, from the pooling's sums at any frames."""
-        return self.heads(self.drop(torch.relu(self.hidden(self.drop(self.pooled_norm(self.pooling.read(sums)))))))
+        return self.classes(self.drop(torch.relu(self.hidden(self.drop(self.pooled_norm(self.pooling.read(sums)))))))
 
     def _normalise(self, features_BTF: Tensor, state: VoiceState) -> tuple[Tensor, Tensor, Tensor]:
         """Each band less its mean over this utterance so far, shrunk to the prior: gain and colour of a microphone go.
@@ -118,3 +137,27 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
 
 def _with_start(start_BX: Tensor, x_BTX: Tensor) -> Tensor:
     return torch.cat((start_BX[:, None], x_BTX), 1)
+
+
+def _from_version_1(_: nn.Module, weights: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Files of version 1 call the last layer `heads`."""
+    for part in ("weight", "bias"):
+        if f"{prefix}heads.{part}" in weights:
+            weights[f"{prefix}classes.{part}"] = weights.pop(f"{prefix}heads.{part}")
+
+
+def from_weights(weights: Mapping[str, Tensor], path: Path) -> VoiceGru:
+    """The network whose sizes these are; `path` is where they come from."""
+    try:
+        queries, channels = weights["pooling.score.weight"].shape
+        net = VoiceGru(Config(channels, queries, len(weights["hidden.bias"])))
+        net.load_state_dict(dict(weights))
+    except (KeyError, ValueError, RuntimeError) as error:  # torch names tensors that lack or differ in a RuntimeError
+        words = " ".join(str(error).split())
+        raise GivenError(f"model {path}: these are no weights of voice_gru: {words}") from error
+    return net
+
+
+def build(config: Config, heads: Sequence[str]) -> VoiceGru:
+    """The system with these settings."""
+    return VoiceGru(config, heads)

@@ -267,7 +267,7 @@ def test_watch_says_that_nobody_is_there(
 def test_models(runtime: dict[str, str]) -> None:
     listed = ran(runtime, "models", "list", "--json")
     assert listed.returncode == 0
-    (voice,) = [model for model in json.loads(listed.stdout) if model["name"] == "voice_gru"]
+    (voice,) = [model for model in json.loads(listed.stdout)["models"] if model["name"] == "voice_gru"]
     assert "anger" in voice["heads"]
     assert voice["bytes"] > 100_000
     shown = ran(runtime, "models", "show", "voice_gru")

@@ -24,11 +24,14 @@ from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Result, Samples
 from clser.engine.shipped import digest, folder
-from clser.models.export import metadata
-from clser.models.zoo.voice_gru import VoiceGru, VoiceState
+from clser.models import saved
+from clser.models.labels import HEADS
+from clser.models.live import card, live
+from clser.models.zoo.voice_gru import Config, VoiceGru
 
 CLOSE = 1e-4
 SHIPPED = folder() / "voice_gru.safetensors"
+SMALL = Config(channels=16, queries=2, hidden=8)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +95,13 @@ def test_slots_grow_start_at_zero_and_keep_apart() -> None:
 def test_nothing_on_the_way_leaves_the_device() -> None:
     """On torch's `meta`, where a tensor left behind on the CPU is an error as it is on a GPU."""
     device = torch.device("meta")
-    net = VoiceGru(channels=16, queries=2, hidden=8).eval().to(device)
-    slots = DeviceSlots(list(net.shapes()), device)
+    net = live(VoiceGru(SMALL).eval()).to(device)
+    slots = DeviceSlots(net.shapes(), device)
     rows = [Row(0, 3, True), Row(2, 2, False)]
     with device, torch.inference_mode():
         at = slots.place(rows)
         sound, frames = torch.zeros(2, 3 * 640, device=device), torch.tensor([3, 2], device=device)
-        logits, after = net(sound, frames, VoiceState(*slots.gather(at, rows)))
+        logits, *after = net(sound, frames, *slots.gather(at, rows))
         slots.scatter(at, after)
     assert {tensor.device for tensor in (logits, *after)} == {device}
     assert logits.shape[:2] == (2, 3)
@@ -126,23 +129,27 @@ def test_an_engine_on_torch_says_what_one_on_onnx_says(speech: Samples) -> None:
 @pytest.fixture
 def small() -> VoiceGru:
     torch.manual_seed(3)
-    return VoiceGru(channels=16, queries=2, hidden=8)
+    return VoiceGru(SMALL)
+
+
+def about_itself(**said: object) -> saved.Trained:
+    return saved.Trained("voice_gru", msgspec.to_builtins(SMALL), HEADS, **said)  # type: ignore[arg-type]
 
 
 def test_a_network_of_another_size_that_describes_itself_runs(small: VoiceGru, tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
-    save_file(small.state_dict(), path, metadata={"clser": json.dumps(metadata(0.4, ["emodb"], version="7"))})
+    save_file(small.state_dict(), path, metadata={"clser": json.dumps(card(small, about_itself(version="7")))})
     voice = open_voice(str(path), "cpu", "torch")
     assert (voice.card.version, voice.card.digest) == ("7", digest(path))
     assert voice.run([Row(0, 2, True)], np.zeros(2 * 640, np.int16)).shape == (2, len(voice.card.heads))
 
 
 def test_a_file_that_cannot_be_loaded_is_given(small: VoiceGru, tmp_path: Path) -> None:
-    about = {"clser": json.dumps(metadata(0.4, []))}
+    about = {"clser": json.dumps(card(small, about_itself()))}
     mute, junk, other = (tmp_path / f"{name}.safetensors" for name in ("mute", "junk", "other"))
     save_file(small.state_dict(), mute)
     junk.write_bytes(b"no tensors here")
-    save_file({**small.state_dict(), "heads.bias": torch.zeros(3)}, other, metadata=about)
+    save_file({**small.state_dict(), "classes.bias": torch.zeros(3)}, other, metadata=about)
     for path, words in (
         (mute, "does not describe itself"),
         (junk, "cannot read it"),

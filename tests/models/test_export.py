@@ -2,49 +2,174 @@
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import onnxruntime
-
-from clser.models import export
+from clser.models import export, smaller, systems
+from clser.models.errors import FailedError, MissingError
 from clser.models.labels import HEADS
-from clser.models.zoo.voice_gru import VoiceGru
+from clser.models.live import card, live
+from clser.models.saved import Calibration, Trained
 
 pytestmark = pytest.mark.torch
+HERE = [Path(__file__).parent]
 
 
-@pytest.fixture
-def net():
+def system(name="small_system", **settings):
     torch.manual_seed(3)
-    return VoiceGru(channels=16, queries=2, hidden=8)
+    return systems.build(name, settings, HEADS, HERE).eval()
 
 
-def test_the_file_plays_as_torch_does_and_says_what_it_is(net, tmp_path):
-    path = tmp_path / "net.onnx"
-    about = export.metadata(0.41239, ["emodb"], version="7")
-    assert export.export(net, path, about) < export.PARITY
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    read = json.loads(session.get_modelmeta().custom_metadata_map["clser"])
-    assert read == about
-    assert (read["contract"], read["version"], read["abstain_below"]) == (1, "7", 0.4124)
-    assert read["heads"] == list(HEADS)
+def about(name="small_system", **said):
+    return Trained(name, {}, HEADS, **said)
 
 
-def test_the_temperature_is_inside_the_graph(net, tmp_path):
-    pcm_BS = 0.1 * torch.randn(1, 5 * 640)
+def read(path):
+    return json.loads(export.player(path).get_modelmeta().custom_metadata_map["clser"])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("voice_gru", {"channels": 16, "queries": 2, "hidden": 8}),
+        ("voice_mamba", {"width": 32, "layers": 1}),
+        ("small_system", {}),
+        ("small_system", {"streams": "window"}),
+        ("small_system", {"streams": "end"}),
+    ],
+)
+def test_the_file_plays_as_torch_does_and_says_what_it_is(name, settings, tmp_path):
+    path, net = tmp_path / "new" / "net.onnx", system(name, **settings)
+    said = about(name, abstain_below=0.41239, trained_on=("emodb",), version="7")
+    made = export.export(net, path, said)
+    assert made.parity < export.PARITY
+    assert made.agreement is None
+    assert made.size_bytes == path.stat().st_size
+    assert read(path) == card(net, said)
+    assert [file.name for file in path.parent.iterdir()] == ["net.onnx"]
+    inputs = [value.name for value in export.player(path).get_inputs()]
+    expected = [f"state_{each}" for each in live(net).state_names()] if net.streams == "exactly" else []
+    assert inputs == ["pcm_BS", "frames_B", *expected]
+
+
+def test_calibration_is_inside_the_graph(tmp_path):
+    path, net = tmp_path / "net.onnx", system(streams="window")
+    plain = live(net)
+    export.export(net, path, about(calibration=Calibration(2.0, tuple(range(len(HEADS))))))
+    pcm = (0.1 * np.random.default_rng(0).standard_normal((1, 6 * 1280))).astype(np.float32)
+    (got,) = export.player(path).run(None, {"pcm_BS": pcm, "frames_B": np.array([6])})
     with torch.no_grad():
-        plain, _ = net.eval()(pcm_BS, torch.tensor([5]), net.start(1))
-        net.temperature.fill_(2.0)
-        cooler, _ = net(pcm_BS, torch.tensor([5]), net.start(1))
-    assert torch.allclose(cooler, plain / 2.0)
-    assert export.export(net, tmp_path / "net.onnx", export.metadata(0.4, [])) < export.PARITY
+        expected = plain(torch.from_numpy(pcm), torch.tensor([6])).numpy() / 2.0 + np.arange(len(HEADS))
+    assert np.abs(got - expected).max() < 1e-4
 
 
-def test_a_file_that_answers_otherwise_is_refused(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "parity", lambda net, path: 0.01)
-    with pytest.raises(ValueError, match="away from torch"):
-        export.export(net, tmp_path / "net.onnx", export.metadata(0.4, []))
-    assert not (tmp_path / "net.onnx").exists()
+def test_the_systems_mode_is_left_as_it_was(tmp_path):
+    net = system().train()
+    export.export(net, tmp_path / "net.onnx", about())
+    assert net.training
+
+
+def test_a_graph_that_was_frozen_to_one_length_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"what was there before")
+    net = system(breaks="length")
+    with torch.no_grad():
+        net.answer.weight *= 30.0
+    with pytest.raises(FailedError, match=r"away from torch's.*depends on the length"):
+        export.export(net, path, about())
+    assert path.read_bytes() == b"what was there before"
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_file_that_answers_nonsense_is_refused(tmp_path):
+    net = system()
+    with torch.no_grad():
+        net.answer.bias.fill_(float("nan"))
+    with pytest.raises(FailedError, match="away from torch's"):
+        export.export(net, tmp_path / "net.onnx", about())
+
+
+def test_what_cannot_be_traced_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("Exporting the operator 'aten::strange' is not supported")
+
+    monkeypatch.setattr(export.torch.onnx, "export", refuse)
+    with pytest.raises(FailedError, match=r"aten::strange.*play it with model\.backend=torch"):
+        export.export(system(), tmp_path / "net.onnx", about())
+
+
+def test_the_shipped_model_is_exported_from_its_weights(tmp_path):
+    from importlib import resources
+
+    with resources.as_file(resources.files("clser.models.weights") / "voice_gru.onnx") as path:
+        net, said = export.shipped(path)
+    assert export.export(net, tmp_path / "net.onnx", said).parity < export.PARITY
+    again = read(tmp_path / "net.onnx")
+    assert (again["name"], again["version"]) == ("voice_gru", "1")
+    assert again["abstain_below"] > 0
+    assert again["trained_on"]
+    with pytest.raises(MissingError, match="weights are not beside it"):
+        export.shipped(tmp_path / "net.onnx")
+
+
+# --- 8 bits -----------------------------------------------------------------------------------------------------------
+
+
+def decided(**settings):
+    """Answers that are not nearly even, as those of a trained one are not."""
+    net = system(width=64, **settings)
+    with torch.no_grad():
+        net.answer.bias.copy_(torch.linspace(-4.0, 4.0, len(HEADS)))
+    return net
+
+
+@pytest.mark.parametrize("streams", ["exactly", "window"])
+def test_8_bits_are_smaller_and_say_the_same(streams, tmp_path, monkeypatch):
+    monkeypatch.setattr(smaller, "SOUND_S", 2.0)
+    monkeypatch.setattr(smaller, "ROWS", 12)
+    net = decided(streams=streams)
+    full = export.export(net, tmp_path / "full.onnx", about())
+    made = export.export(net, tmp_path / "net.onnx", about(), int8=True)
+    assert made.agreement >= smaller.AGREEMENT
+    assert made.size_bytes < full.size_bytes - 25_000, "64 x 240 numbers lose three of their four bytes"
+    said = read(tmp_path / "net.onnx")
+    assert said["precision"] == "int8"
+    assert said["agreement"] == round(made.agreement, 4)
+    assert {file.name for file in tmp_path.iterdir()} == {"full.onnx", "net.onnx"}
+
+
+def test_8_bits_that_change_the_labels_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(smaller, "SOUND_S", 1.0)
+    count = iter(range(100))
+    monkeypatch.setattr(smaller, "labels", lambda *_: np.full(10, next(count)))
+    with pytest.raises(FailedError, match=r"only 0.0% of the labels stay the same.*without --int8"):
+        export.export(decided(), tmp_path / "net.onnx", about(), int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sounds_it_is_tried_with_are_voices_of_many_kinds(monkeypatch):
+    monkeypatch.setattr(smaller, "SOUND_S", 1.0)
+    sounds = list(smaller.spoken())
+    assert len(sounds) == smaller.ROWS
+    assert all(np.isfinite(sound).all() and np.abs(sound).max() < 1.0 for sound in sounds)
+    assert len({sound.tobytes() for sound in sounds}) == smaller.ROWS
+    assert all(np.array_equal(a, b) for a, b in zip(sounds, smaller.spoken(), strict=True))
+
+
+def test_nodes_are_put_behind_those_they_need():
+    """Also behind what only the body of a loop or a branch takes."""
+    make = smaller.onnx.helper
+    body = make.make_graph([make.make_node("Identity", ["b"], ["c"])], "body", [], [])
+    nodes = [
+        make.make_node("If", ["when"], ["d"], then_branch=body, else_branch=body),
+        make.make_node("Neg", ["a"], ["b"]),
+        make.make_node("Neg", ["x"], ["a"]),
+    ]
+    inputs = [make.make_tensor_value_info(name, 1, [1]) for name in ("x", "when")]
+    graph = make.make_graph(nodes, "graph", inputs, [])
+    smaller.ordered(graph)
+    assert [node.output[0] for node in graph.node] == ["a", "b", "d"]

@@ -1,0 +1,94 @@
+"""A voice model without a state (contract 2 of docs/models.md): a stream's last sound is kept here, and heard anew when due.
+
+Imports no runtime: a backend gives the call. When an answer is due depends on how many frames the utterance has, never on
+how they were cut into rows; between, the last one stands, and before the first the answer is the prior's: zeros.
+
+Letters: T frames, S samples of a frame, H heads.
+"""
+# ruff: noqa: N815 (shapes stand in the names of arrays)
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from clser.engine.backends import Call, Numbers, run_alike
+from clser.engine.jobs import Row, VoiceCard
+from clser.engine.records import Samples
+
+MOST_FRAMES = 8_192  # in a call: what is heard at once must fit in memory, however many streams are due together
+
+
+class Heard(NamedTuple):
+    """What is kept of a stream."""
+
+    recent_TS: Samples
+    """Its last frames, as many as the window at most."""
+    frames: int
+    """All there were since the utterance began."""
+    answer_H: Numbers
+    """The last one that was due by the hop."""
+
+
+class Due(NamedTuple):
+    """An answer to compute."""
+
+    row: int
+    frame: int
+    """Of the row, from 1."""
+    sound_TS: Samples
+    stands: bool
+    """It counts for the frames that follow, too."""
+
+
+class Windowed:
+    """`VoiceModel.run` on top of a call that answers once for a whole sound: [B, 1, heads]."""
+
+    def __init__(self, card: VoiceCard, call: Call) -> None:
+        assert card.streams != "exactly" and card.window_frames > 0
+        self._card, self._call = card, call
+        self._kept: dict[int, Heard] = {}
+
+    def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
+        sounds = np.split(pcm.reshape(-1, self._card.frame_samples), np.cumsum([row.frames for row in rows])[:-1])
+        before = [self._before(row) for row in rows]
+        due = [each for n, row in enumerate(rows) for each in self._due(n, row, before[n], sounds[n])]
+        said = self._compute([each.sound_TS for each in due])
+        out = []
+        for n, row in enumerate(rows):
+            own = [(each, answer) for each, answer in zip(due, said, strict=True) if each.row == n]
+            answers_TH = np.repeat(before[n].answer_H[None], row.frames, 0)
+            for each, answer_H in own:
+                answers_TH[each.frame - 1 :] = answer_H
+            standing = [answer_H for each, answer_H in own if each.stands]
+            recent_TS = np.concatenate((before[n].recent_TS, sounds[n]))[-self._card.window_frames :]
+            answer_H = standing[-1] if standing else before[n].answer_H
+            self._kept[row.slot] = Heard(recent_TS.copy(), before[n].frames + row.frames, answer_H)
+            out.append(answers_TH)
+        return np.concatenate(out)
+
+    def _before(self, row: Row) -> Heard:
+        nothing = np.zeros((0, self._card.frame_samples), np.int16)
+        prior = Heard(nothing, 0, np.zeros(len(self._card.heads), np.float32))
+        return prior if row.fresh else self._kept.get(row.slot, prior)
+
+    def _due(self, n: int, row: Row, before: Heard, sound_TS: Samples) -> list[Due]:
+        """By the hop, and after the last frame where that is asked for."""
+        both_TS = np.concatenate((before.recent_TS, sound_TS))
+        known, hop, due = len(before.recent_TS), self._card.hop_frames, []
+        for frame in range(1, row.frames + 1):
+            stands = hop > 0 and (before.frames + frame) % hop == 0
+            if stands or (row.anew and frame == row.frames):
+                end = known + frame
+                due.append(Due(n, frame, both_TS[max(0, end - self._card.window_frames) : end], stands))
+        return due
+
+    def _compute(self, sounds: Sequence[Samples]) -> Numbers:
+        """[windows, heads]: all that is due in as few calls as memory and their unlike lengths allow."""
+        out = [np.zeros((0, len(self._card.heads)), np.float32)]
+        most = max(1, MOST_FRAMES // self._card.window_frames)
+        for begin in range(0, len(sounds), most):
+            some = sounds[begin : begin + most]
+            rows = [Row(n, len(sound_TS), True) for n, sound_TS in enumerate(some)]
+            out.append(run_alike(rows, np.concatenate(some).reshape(-1), self._card, self._call))
+        return np.concatenate(out)

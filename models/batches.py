@@ -1,0 +1,340 @@
+"""What training draws from: clips and texts, in which order, and how rows become a batch.
+
+Everything that is drawn hangs on the seed, the epoch and the step alone, so a run goes on from any step as if it had
+never stopped.
+
+Letters: B rows of a batch, T frames, F features, H heads, K asked frames, N rows of an epoch, X what is known of a
+speaker, L words, G pieces of a word.
+"""
+# ruff: noqa: N815 (shapes stand in the names of tensors)
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clser.models.data.cache import Features
+from clser.models.data.clips import Clip
+from clser.models.data.corpora import Text
+from clser.models.features.constants import SAMPLE_RATE_HZ
+from clser.models.masking import masked
+from clser.models.plan import Plan, Sampling
+from clser.models.systems import WORDS
+from clser.models.tensors import Sequences
+
+Array = np.ndarray[Any, Any]
+
+UNASKED = -3.0
+"""What is added to the logit of a class that a corpus lacks, in nats. Minus infinity would teach that head nothing there,
+and then it speaks up: never told to be silent, boredom and calm took nearly two in five answers on another corpus."""
+POOL = 16
+"""Rows of so many batches are sorted by length together."""
+NO_TEXT = -1
+TOKENS_KEPT = 100_000
+"""Texts whose ids are remembered: a few hundred megabytes."""
+
+
+class Batch(NamedTuple):
+    """Rows for a system; how long each is, which heads its corpus knows, what it is."""
+
+    given: dict[str, Sequences]
+    frames_B: Tensor
+    """Of the system's own length."""
+    mask_BH: Tensor
+    target_BH: Tensor
+    speaker_BX: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        given = {name: Sequences(*(part.to(device) for part in parts)) for name, parts in self.given.items()}
+        rest = (None if part is None else part.to(device) for part in self[1:])
+        return Batch(given, *rest)
+
+
+Tokenise = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Texts to ids [B, L, ...] (0: padding) and how many of them each has [B]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Features of all clips by front, all made of the same sound."""
+
+    by_front: Mapping[str, Features]
+    lengths: Array
+    """Frames of the system that each clip has."""
+
+    @classmethod
+    def of(cls, by_front: Mapping[str, Features], ratios: Mapping[str, int]) -> "Take":
+        """`ratios`: frames of a front in one of the system."""
+        frames = [np.diff(features.starts) // ratios[name] for name, features in by_front.items()]
+        return cls(by_front, np.min(frames, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """All clips and texts, their takes, and what may be drawn of them."""
+
+    heads: tuple[str, ...]
+    clips: Sequence[Clip]
+    clean: Take | None
+    """The recordings as they are. None: the system hears nothing."""
+    takes: Sequence[Take]
+    """What is trained on."""
+    indices: Sequence[int]
+    """The clips to train on."""
+    ratios: Mapping[str, int]
+    frame_samples: int
+    texts: Sequence[Text] = ()
+    text_indices: Sequence[int] = ()
+    tokenise: Tokenise | None = None
+    known_TNX: Sequence[Tensor] = ()
+    """For each take, what every clip tells of its speaker. Empty: the system cannot be enrolled."""
+    clean_NX: Tensor | None = None
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per corpus [H], see `class_masks`."""
+
+    def target(self, index: int) -> Tensor:
+        """[H]: all on the clip's label."""
+        return torch.eye(len(self.heads))[self.heads.index(self.clips[index].emotion)]
+
+    def text_target(self, index: int) -> Tensor:
+        """[H]: evenly on the text's labels."""
+        said = self.texts[index].emotions
+        return torch.stack([torch.eye(len(self.heads))[self.heads.index(emotion)] for emotion in said]).mean(0)
+
+
+def class_masks(heads: Sequence[str], clips: Sequence[Clip], texts: Sequence[Text] = ()) -> dict[str, Tensor]:
+    """Per corpus [H]: 0 for a class it has, `UNASKED` for one it lacks: hardly any gradient, but not none."""
+    masks: dict[str, Tensor] = {}
+    for clip in clips:
+        masks.setdefault(clip.corpus, torch.full((len(heads),), UNASKED))[heads.index(clip.emotion)] = 0.0
+    for text in texts:
+        mask = masks.setdefault(text.corpus, torch.full((len(heads),), UNASKED))
+        mask[[heads.index(emotion) for emotion in text.emotions]] = 0.0
+    return masks
+
+
+class Drawn(NamedTuple):
+    """The rows of an epoch, each a number here; rows of like length lie together in `groups`."""
+
+    index_N: Array
+    """Of the clip, or of the text where `voice_N` is false."""
+    voice_N: Array
+    take_N: Array
+    begin_N: Array
+    frames_N: Array
+    text_N: Array
+    groups: list[Array]
+
+
+class Drawer:
+    """Draws epochs and makes their batches."""
+
+    def __init__(self, examples: Examples, plan: Plan, seed: int) -> None:
+        self.examples, self.plan, self.seed = examples, plan, seed
+        clips = [(examples.clips[n].corpus, examples.clips[n].emotion) for n in examples.indices]
+        texts = [(examples.texts[n].corpus, examples.texts[n].emotions[0]) for n in examples.text_indices]
+        self._chances = chances(clips, plan.sampling.balance) if clips and examples.takes else np.zeros(0)
+        self._text_chances = chances(texts, plan.sampling.balance) if texts else np.zeros(0)
+        self._of_label = self._texts_of_labels()
+        self._others = _others(examples) if examples.known_TNX else {}
+        self._tokens: dict[int, Tensor] = {}
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.plan.sampling.rows_per_epoch // self.plan.sampling.batch)
+
+    def epoch(self, number: int) -> Drawn:
+        """What the epoch holds: drawn evenly by corpus and class, cut now and then, sorted by length within pools."""
+        sampling, examples = self.plan.sampling, self.examples
+        random = np.random.default_rng((self.seed, number))
+        total = sampling.rows_per_epoch
+        alone = (
+            total if not len(self._chances) else round(sampling.words_only * total) if len(self._text_chances) else 0
+        )
+        voiced = total - alone
+        index_N = np.zeros(total, np.int64)
+        take_N = random.integers(max(1, len(examples.takes)), size=total)
+        if voiced:
+            index_N[:voiced] = random.choice(examples.indices, voiced, p=self._chances)
+        if alone:
+            index_N[voiced:] = random.choice(examples.text_indices, alone, p=self._text_chances)
+        voice_N = np.arange(total) < voiced
+        begin_N, frames_N = self._cuts(index_N, voice_N, take_N, random)
+        text_N = np.where(voice_N, NO_TEXT, index_N)
+        for row in np.flatnonzero(voice_N) if self._of_label else ():
+            fitting = self._of_label.get(examples.clips[index_N[row]].emotion)
+            if fitting is not None:
+                text_N[row] = fitting[int(random.integers(len(fitting)))]
+        return Drawn(index_N, voice_N, take_N, begin_N, frames_N, text_N, self._groups(frames_N, voice_N, random))
+
+    def _groups(self, frames_N: Array, voice_N: Array, random: np.random.Generator) -> list[Array]:
+        """Rows of like length together; texts, which have none, are strewn among the others."""
+        sampling, total = self.plan.sampling, len(frames_N)
+        if voice_N.any():
+            frames_N = np.where(voice_N, frames_N, random.choice(frames_N[voice_N], total))
+        order = random.permutation(total)
+        groups = []
+        pool = POOL * sampling.batch
+        for begin in range(0, total, pool):
+            near = order[begin : begin + pool]
+            near = near[np.argsort(frames_N[near], kind="stable")]
+            some = [near[first : first + sampling.batch] for first in range(0, len(near), sampling.batch)]
+            groups += [some[which] for which in random.permutation(len(some))]
+        return groups
+
+    def batch(self, drawn: Drawn, epoch: int, step: int) -> Batch:
+        """The batch of that step, disturbed."""
+        rows_B = drawn.groups[step]
+        random = np.random.default_rng((self.seed, epoch, step))
+        examples, sampling = self.examples, self.plan.sampling
+        voice_B, text_B = drawn.voice_N[rows_B], drawn.text_N[rows_B].copy()
+        both_B = voice_B & (text_B != NO_TEXT)
+        drop_B = random.random(len(rows_B))
+        frames_B = np.where(both_B & (drop_B < sampling.drop_voice), 0, drawn.frames_N[rows_B])
+        text_B[both_B & (drop_B > 1.0 - sampling.drop_words)] = NO_TEXT
+        speaker_BX, known_B = self._speakers(drawn, rows_B, random)
+        given: dict[str, Sequences] = {}
+        if examples.clean is not None:
+            given = self._sound(drawn, rows_B, frames_B, random, known_B)
+        if examples.tokenise is not None:
+            given[WORDS] = self._words(text_B)
+        pairs = [(bool(v), int(n)) for v, n in zip(voice_B, drawn.index_N[rows_B], strict=True)]
+        target_BH = torch.stack([examples.target(n) if v else examples.text_target(n) for v, n in pairs])
+        corpora = [examples.clips[n].corpus if v else examples.texts[n].corpus for v, n in pairs]
+        mask_BH = torch.stack([examples.masks[corpus] for corpus in corpora])
+        length_B = torch.from_numpy(frames_B) if examples.clean is not None else given[WORDS].length_B
+        return Batch(given, length_B, mask_BH, target_BH, speaker_BX)
+
+    def _cuts(self, index_N: Array, voice_N: Array, take_N: Array, random: np.random.Generator) -> tuple[Array, Array]:
+        """Where each row begins and how many frames it has; texts have none."""
+        sampling, examples = self.plan.sampling, self.examples
+        whole_N = np.zeros(len(index_N), np.int64)
+        for number, take in enumerate(examples.takes):
+            here = voice_N & (take_N == number)
+            whole_N[here] = take.lengths[index_N[here]]
+        frame_s = examples.frame_samples / SAMPLE_RATE_HZ
+        size_N = np.minimum(whole_N, max(1, round(sampling.longest_s / frame_s)))
+        least = np.maximum(round(1.0 / frame_s), size_N // 2)
+        cut_N = (random.random(len(size_N)) < sampling.cut) & (size_N > round(1.2 / frame_s)) & (size_N > least)
+        part_N = least + (random.random(len(size_N)) * np.maximum(1, size_N - least)).astype(np.int64)
+        size_N = np.where(cut_N, part_N, size_N)
+        begin_N = (random.random(len(size_N)) * (whole_N - size_N + 1)).astype(np.int64)
+        return begin_N, size_N
+
+    def _sound(
+        self, drawn: Drawn, rows_B: Array, frames_B: Array, random: np.random.Generator, known_B: Array
+    ) -> dict[str, Sequences]:
+        examples = self.examples
+        longest = max(1, int(frames_B.max()))
+        padded = {}
+        for name, ratio in examples.ratios.items():
+            parts = []
+            for row, frames in zip(rows_B, frames_B, strict=True):
+                take = examples.takes[drawn.take_N[row]].by_front[name]
+                if frames:
+                    begin = int(take.starts[drawn.index_N[row]]) + int(drawn.begin_N[row]) * ratio
+                    parts.append(take.features[begin : begin + int(frames) * ratio])
+                else:
+                    parts.append(take.features[:0])
+            padded[name] = pad(parts, longest * ratio)
+        disturbed = masked(padded, frames_B, self.plan.masking, random, known_B)
+        return {name: Sequences(x, torch.from_numpy(frames_B * examples.ratios[name])) for name, x in disturbed.items()}
+
+    def _words(self, text_B: Array) -> Sequences:
+        tokenise = self.examples.tokenise
+        assert tokenise is not None
+        fresh = sorted({int(n) for n in text_B if n != NO_TEXT} - self._tokens.keys())
+        if len(self._tokens) > TOKENS_KEPT:
+            self._tokens = {int(n): self._tokens[int(n)] for n in text_B if int(n) in self._tokens}
+        if fresh:
+            ids, length = tokenise([self.examples.texts[n].text for n in fresh])
+            self._tokens |= {n: row[: int(many)].clone() for n, row, many in zip(fresh, ids, length, strict=True)}
+        return pad_ids([self._tokens.get(int(n)) for n in text_B], tokenise)
+
+    def _speakers(self, drawn: Drawn, rows_B: Array, random: np.random.Generator) -> tuple[Tensor | None, Array]:
+        """What is known of each row's speaker, and where that is anything."""
+        examples, sampling = self.examples, self.plan.sampling
+        known_B = np.zeros(len(rows_B), bool)
+        if not examples.known_TNX:
+            return None, known_B
+        speaker_BX = torch.zeros(len(rows_B), examples.known_TNX[0].shape[1])
+        for place, row in enumerate(rows_B):
+            chance, many = random.random(), int(random.integers(1, sampling.enrolled_most + 1))
+            index = int(drawn.index_N[row])
+            others = self._others.get(index) if drawn.voice_N[row] else None
+            if others is None or chance >= sampling.enrolled:
+                continue
+            chosen = random.choice(others, min(many, len(others)), replace=False)
+            speaker_BX[place] = examples.known_TNX[drawn.take_N[row]][chosen].sum(0)
+            known_B[place] = True
+        return speaker_BX, known_B
+
+    def _texts_of_labels(self) -> dict[str, Array]:
+        """For each label the texts that have it alone. No clip is given its own sentence: actors say the same few
+        sentences in every emotion, so theirs tell nothing, and who trained on them would learn the sentences."""
+        if self.examples.tokenise is None:
+            return {}
+        found: dict[str, list[int]] = {}
+        for index in self.examples.text_indices:
+            if len(self.examples.texts[index].emotions) == 1:
+                found.setdefault(self.examples.texts[index].emotions[0], []).append(index)
+        return {emotion: np.array(indices) for emotion, indices in found.items()}
+
+
+def ordered(lengths: Array, batch: int) -> Iterator[Array]:
+    """Row numbers in groups of like length, all of them once."""
+    order = np.argsort(lengths, kind="stable")
+    for begin in range(0, len(order), batch):
+        yield order[begin : begin + batch]
+
+
+def chances(kinds: Sequence[tuple[str, str]], balance: float) -> Array:
+    """How often each is drawn: evenly over a corpus's classes, and over corpora the more so the higher `balance`."""
+    corpora = Counter(corpus for corpus, _ in kinds)
+    each = Counter(kinds)
+    classes = Counter(corpus for corpus, _ in each)
+    weight = np.array([corpora[c] ** (1.0 - balance) / classes[c] / each[c, emotion] for c, emotion in kinds])
+    return np.asarray(weight / weight.sum())
+
+
+def pad(rows: Sequence[Array], steps: int = 0) -> Tensor:
+    """Rows [T, F] of any length -> [B, T, F] float32, zeros behind."""
+    out = np.zeros((len(rows), steps or max(1, *(len(row) for row in rows)), rows[0].shape[1]), np.float32)
+    for line, row in zip(out, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(out)
+
+
+def pad_ids(rows: Sequence[Tensor | None], tokenise: Tokenise) -> Sequences:
+    """Ids of each text, none for None, as one batch."""
+    empty = tokenise([""])[0][0, :0]
+    parts = [empty if row is None else row for row in rows]
+    longest = max(1, *(len(part) for part in parts))
+    wide = [max(part.shape[axis] for part in parts) for axis in range(1, empty.dim())]
+    ids = torch.zeros(len(parts), longest, *wide, dtype=empty.dtype)
+    for line, part in zip(ids, parts, strict=True):
+        line[tuple(slice(0, size) for size in part.shape)] = part
+    return Sequences(ids, torch.tensor([len(part) for part in parts]))
+
+
+def _others(examples: Examples) -> dict[int, Array]:
+    """For each clip to train on, the others of its speaker among these."""
+    of: dict[tuple[str, str], list[int]] = {}
+    for index in examples.indices:
+        if examples.clips[index].speaker:
+            of.setdefault(examples.clips[index].who, []).append(index)
+    arrays = {who: np.array(indices) for who, indices in of.items()}
+    return {
+        index: arrays[who][arrays[who] != index] for who, indices in of.items() for index in indices if len(indices) > 1
+    }
+
+
+def sampled_frames(sampling: Sampling, frame_samples: int) -> int:
+    """The earliest frame whose answer is trained."""
+    return max(1, round(sampling.least_s * SAMPLE_RATE_HZ / frame_samples))

@@ -1,0 +1,77 @@
+"""What a trained system answers for recordings of any manifest, some at a time.
+
+Letters: N clips, H heads, X what is known of a speaker.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clser.models.answers import known_of, logits_of, tokeniser_of
+from clser.models.batches import Examples, Take
+from clser.models.data import variants
+from clser.models.data.cache import Features
+from clser.models.data.clips import Clip, read_sound
+from clser.models.data.corpora import Text
+from clser.models.features.constants import SAMPLE_RATE_HZ
+from clser.models.results import calibrated
+from clser.models.saved import Trained
+
+Array = np.ndarray[Any, Any]
+AT_ONCE = 256
+
+
+def logits(
+    system: Any, about: Trained, clips: Sequence[Clip], *, known_NX: Tensor | None = None, words: bool = False
+) -> tuple[Array, float]:
+    """[N, H] calibrated, and the seconds of computing per second of sound. `words`: what `text` says is read too."""
+    parts, heard_s, busy_s = [], 0.0, 0.0
+    for first, examples, sound_s, features_s in _some(system, clips, words):
+        began = time.perf_counter()
+        here = range(len(examples.clips))
+        known = None if known_NX is None else known_NX[first : first + len(here)]
+        parts.append(logits_of(system, examples, here if system.fronts else (), here if words else (), known_NX=known))
+        heard_s += sound_s
+        busy_s += features_s + time.perf_counter() - began
+    return calibrated(np.concatenate(parts), about.calibration), busy_s / max(heard_s, 1e-9)
+
+
+def known(system: Any, clips: Sequence[Clip]) -> Tensor:
+    """[N, X]: what each clip tells of its speaker."""
+    parts = []
+    for _, examples, _, _ in _some(system, clips, words=False):
+        assert examples.clean is not None
+        parts.append(known_of(system, examples.clean, examples.ratios))
+    return torch.cat(parts)
+
+
+def _some(system: Any, clips: Sequence[Clip], words: bool) -> Iterator[tuple[int, Examples, float, float]]:
+    """So many clips, cut about their speech as an engine cuts utterances: where they begin, their features, the seconds of
+    sound and those it took to compute the features."""
+    cut = variants.clean_take().change
+    assert cut is not None
+    computing = {name: variants.compute_of(name) for name in system.fronts}
+    ratios = {name: system.frame_samples // variants.samples_of(name) for name in system.fronts}
+    tokenise = tokeniser_of(system.words) if system.words else None
+    unseeded = np.random.default_rng(0)
+    for first in range(0, len(clips), AT_ONCE):
+        some = clips[first : first + AT_ONCE]
+        take, sound_s, features_s = None, 0.0, 0.0
+        if system.fronts:
+            sounds = [cut(read_sound(clip), n, unseeded) for n, clip in enumerate(some)]
+            sound_s = sum(len(sound) for sound in sounds) / SAMPLE_RATE_HZ
+            began = time.perf_counter()
+            made = {name: [compute(sound) for sound in sounds] for name, compute in computing.items()}
+            take = Take.of({name: _joined(rows) for name, rows in made.items()}, ratios)
+            features_s = time.perf_counter() - began
+        texts = [Text(c.corpus, c.language, "", c.text, (c.emotion,)) for c in some]
+        examples = Examples(tuple(system.heads), some, take, (), (), ratios, system.frame_samples, texts, (), tokenise)
+        yield first, examples, sound_s, features_s
+
+
+def _joined(rows: Sequence[Array]) -> Features:
+    return Features(np.concatenate(rows), np.cumsum([0, *(len(row) for row in rows)]))

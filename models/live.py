@@ -1,0 +1,197 @@
+"""A system with its fronts before it, as an engine runs it: sound in, calibrated logits out.
+
+Letters: B rows, S samples, T frames, F numbers of a front's frame, H heads.
+
+Sound only for now: a system that reads words too is told that there are none.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clser.models.encoders.hub_frames import HUB
+from clser.models.errors import GivenError
+from clser.models.features.constants import SAMPLE_RATE_HZ
+from clser.models.features.fronts import front
+from clser.models.saved import Calibration, Trained
+from clser.models.systems import WORDS
+from clser.models.tensors import Sequences, leaves, like, names
+
+NO_CALIBRATION = Calibration()
+LEAST_S = 0.5
+WINDOW_S, HOP_S = 8.0, 1.0
+LONGEST_S = 16.0
+"""An utterance with its lead-in, when it is cut: what a system hears that answers at the end only."""
+
+
+class LiveState(NamedTuple):
+    """Zeros: the start of an utterance."""
+
+    fronts: tuple[Any, ...]
+    system: Any
+
+
+class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """What a system hears: sound and the fronts' states to frames by name."""
+
+    def __init__(self, system: Any) -> None:
+        super().__init__()
+        if not system.fronts:
+            raise GivenError("this system reads words and hears nothing: there is no sound to run it on live")
+        self.named: tuple[str, ...] = tuple(system.fronts)
+        pretrained = [name for name in self.named if name.startswith(HUB)]
+        if pretrained:
+            raise GivenError(
+                f"this system hears {', '.join(pretrained)}, which is read from frames on disk and does not run live; "
+                "train it with the encoder of our own (speech: own)"
+            )
+        self.each = nn.ModuleList([front(name) for name in self.named])
+        self.ratios: tuple[int, ...] = tuple(system.frame_samples // each.samples for each in self.each)
+        """Frames of each front in one frame of the system."""
+        for name, each, ratio in zip(self.named, self.each, self.ratios, strict=True):
+            if ratio < 1 or ratio * each.samples != system.frame_samples:
+                raise GivenError(
+                    f"frame_samples {system.frame_samples} is no multiple of the {each.samples} samples in a frame of {name}"
+                )
+        self._register_words(system.words)
+
+    def _register_words(self, kind: str) -> None:
+        if kind.startswith(HUB):
+            raise GivenError(f"this system reads {kind}, which does not run live; train it with words: hashed")
+        self.reads = bool(kind)
+        if kind:
+            from clser.models.encoders.text import tokeniser  # noqa: PLC0415 - most systems have no words
+
+            grams = tokeniser(kind)([""])[0].shape[2:]
+            # one word of padding, for a sequence of no steps is more than some operations can take
+            self.register_buffer("no_words_BLG", torch.zeros((1, 1, *grams), dtype=torch.long), persistent=False)
+
+    def start(self, rows: int) -> tuple[Any, ...]:
+        """The states before the first sample."""
+        return tuple(each.start(rows) for each in self.each)
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor, state: tuple[Any, ...]) -> tuple[dict[str, Sequences], Any]:
+        """What the system is given for that many of its frames, and the fronts' states after them."""
+        given, after = {}, []
+        for name, each, ratio, before in zip(self.named, self.each, self.ratios, state, strict=True):
+            x_BTF, left = each(pcm_BS, frames_B * ratio, before)
+            given[name] = Sequences(x_BTF, frames_B * ratio)
+            after.append(left)
+        if self.reads:
+            no_words_BLG = self.no_words_BLG.expand(pcm_BS.shape[0], *self.no_words_BLG.shape[1:])
+            given[WORDS] = Sequences(no_words_BLG, torch.zeros_like(frames_B))
+        return given, tuple(after)
+
+
+class Calibrated(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """Logits whose softmax is the probability."""
+
+    def __init__(self, heads: Sequence[str], calibration: Calibration) -> None:
+        super().__init__()
+        offsets = torch.tensor(calibration.offsets or (0.0,) * len(heads))
+        if len(offsets) != len(heads):
+            raise GivenError(
+                f"the calibration has {len(offsets)} offsets for {len(heads)} heads; calibrate the model again"
+            )
+        self.temperature = calibration.temperature
+        self.register_buffer("offset_H", offsets, persistent=False)
+
+    def forward(self, logits_BTH: Tensor) -> Tensor:
+        return logits_BTH / self.temperature + self.offset_H
+
+
+class Live(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A system that streams exactly, with its state as plain arguments and results."""
+
+    def __init__(self, system: Any, calibration: Calibration = NO_CALIBRATION) -> None:
+        super().__init__()
+        assert system.streams == "exactly"
+        self.fronts, self.system = Fronts(system), system
+        self.calibrated = Calibrated(system.heads, calibration)
+
+    def start(self, rows: int) -> LiveState:
+        """The state before the first sample."""
+        return LiveState(self.fronts.start(rows), self.system.start(rows))
+
+    def state_names(self) -> Iterator[str]:
+        """A name for each tensor of the state."""
+        state = self.start(1)
+        for name, part in zip(self.fronts.named, state.fronts, strict=True):
+            yield from names(part, name)
+        yield from names(state.system)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of one row's part of each tensor of the state."""
+        return [tuple(leaf.shape[1:]) for leaf in leaves(self.start(1))]
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """The calibrated logits [B, T, H] after each frame, then the state after each row's own `frames_B` frames."""
+        before = like(self.start(1), iter(state))
+        given, fronts = self.fronts(pcm_BS, frames_B, before.fronts)
+        logits_BTH, system = self.system(given, before.system)
+        return (self.calibrated(logits_BTH), *leaves(LiveState(fronts, system)))
+
+
+class Windowed(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A system that hears a whole window, or a whole utterance, at once: no state."""
+
+    def __init__(self, system: Any, calibration: Calibration = NO_CALIBRATION) -> None:
+        super().__init__()
+        assert system.streams != "exactly"
+        self.fronts, self.system = Fronts(system), system
+        self.calibrated = Calibrated(system.heads, calibration)
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor) -> Tensor:
+        """The calibrated logits [B, 1, H] about all of each row's own `frames_B` frames."""
+        start = LiveState(self.fronts.start(1), self.system.start(1))
+        # Zeros are the start by contract; made like this, their number of rows is not fixed when the graph is traced.
+        rows = pcm_BS.shape[0]
+        zeros = (pcm_BS.new_zeros((rows, *leaf.shape[1:]), dtype=leaf.dtype) for leaf in leaves(start))
+        before = like(start, zeros)
+        given, _ = self.fronts(pcm_BS, frames_B, before.fronts)
+        logits_B1H, _ = self.system(given, before.system)
+        return self.calibrated(logits_B1H)
+
+
+def live(system: Any, calibration: Calibration = NO_CALIBRATION) -> Live | Windowed:
+    """The system as an engine runs it, whichever way it streams."""
+    return (Live if system.streams == "exactly" else Windowed)(system, calibration)
+
+
+def windows(system: Any) -> tuple[int, int]:
+    """The window and the hop of a system that does not stream exactly, in its frames; (0, 0) for one that does.
+
+    Its `window_s` and `hop_s` say, where it has them.
+    """
+    frame_s = system.frame_samples / SAMPLE_RATE_HZ
+    if system.streams == "exactly":
+        return 0, 0
+    if system.streams == "end":
+        return round(getattr(system, "window_s", LONGEST_S) / frame_s), 0
+    window, hop = getattr(system, "window_s", WINDOW_S), getattr(system, "hop_s", HOP_S)
+    window_frames = max(1, round(window / frame_s))
+    return window_frames, min(max(1, round(hop / frame_s)), window_frames)
+
+
+def card(system: Any, about: Trained) -> dict[str, Any]:
+    """What an engine reads beside the graph."""
+    window, hop = windows(system)
+    exactly = system.streams == "exactly"
+    return {
+        "contract": 1 if exactly else 2,
+        "name": about.system,
+        "version": about.version or "1",
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "frame_samples": system.frame_samples,
+        "heads": list(system.heads),
+        "least_s": LEAST_S,
+        "abstain_below": round(about.abstain_below, 4),
+        "affect_source": "classes",
+        "licence": about.licence,
+        "trained_on": list(about.trained_on),
+        "streams": system.streams,
+        "window_frames": window,
+        "hop_frames": hop,
+    }

@@ -1,0 +1,228 @@
+"""What a training run is made from: a YAML file or a shipped name, checked, frozen, every choice with its default."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from clser.models.data.corpora import SPEECH
+from clser.models.errors import GivenError
+
+PREFIX = "train_"
+"""A shipped plan NAME lies in `clser.configs` as `train_NAME.yaml`."""
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+NotNegative = Annotated[float, Meta(ge=0.0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Folds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is tested on, and by whom one chooses."""
+
+    scheme: Literal["speakers", "one_speaker_out", "one_corpus_out", "sentences"] = "speakers"
+    count: Annotated[int, Meta(ge=2)] = 5
+    """How many; `one_..._out` has one for each speaker or corpus."""
+    validation: Share = 0.1
+    """Share of the training speakers held back to choose by. 0: none, and the last weights are kept."""
+
+
+class Takes(Struct, frozen=True, forbid_unknown_fields=True):
+    """Each recording again, disturbed as rooms and microphones do. Made once and kept on disk."""
+
+    count: Annotated[int, Meta(ge=0)] = 8
+    """0: the recordings as they are."""
+    clean: bool = False
+    """The undisturbed recordings too."""
+    noise: Share = 0.45
+    rooms: Share = 0.0
+    codecs: Share = 0.0
+    stacked: Share = 0.0
+    """Another clip of the same label and speaker behind it. Takes are then made anew for each fold."""
+    held_out: Share = 0.25
+    """Of the noises and rooms, kept for tests."""
+
+
+class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an epoch holds."""
+
+    rows_per_epoch: Count = 7000
+    batch: Count = 64
+    balance: Share = 0.7
+    """0: clips are drawn as they come; 1: every corpus as often as every other."""
+    longest_s: Positive = 4.8
+    least_s: Positive = 0.48
+    """The earliest partial answer that is trained."""
+    cut: Share = 0.25
+    """How often only a part is heard: an utterance may begin or be cut anywhere."""
+    drop_voice: Share = 0.0
+    drop_words: Share = 0.0
+    """How often a row that has both is left with the other alone."""
+    words_only: Share = 0.2
+    """Share of rows that are texts alone, where texts are given."""
+    enrolled: Share = 0.5
+    """How often other clips of the speaker were heard before, where the system can use that."""
+    enrolled_most: Count = 15
+
+
+class Masking(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is done to features while training (Park et al. 2019; Jaitly and Hinton 2013)."""
+
+    gain: NotNegative = 0.5
+    """Deviation in nats."""
+    colour: NotNegative = 0.35
+    bands: Annotated[int, Meta(ge=0)] = 2
+    band_width: Annotated[int, Meta(ge=2)] = 7
+    times: Annotated[int, Meta(ge=0)] = 2
+    time_share: Share = 0.125
+    warp: Share = 0.0
+    """Most that the frequency axis of the log-mel bands is stretched or squeezed (VTLP)."""
+
+
+class Optimiser(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the weights are found."""
+
+    epochs: Count = 24
+    learning_rate: Positive = 3e-3
+    weight_decay: NotNegative = 0.02
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup: Share = 0.05
+    """Share of all steps."""
+    plateau_epochs: Count = 3
+    plateau_factor: Share = 0.5
+    clip: Positive = 1.0
+    averaging: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.995
+    """0: none."""
+    patience: Annotated[int, Meta(ge=0)] = 0
+    """Epochs without a better validation UAR before it stops. 0: it never does."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights, where there is validation."""
+    precision: Literal["full", "half"] = "full"
+    """half: bfloat16 on a CPU, float16 with scaled losses on a GPU."""
+
+
+class Loss(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is made small."""
+
+    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
+    gamma: NotNegative = 2.0
+    smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
+    weighted: bool = False
+    """Classes weighted by one over how often they are."""
+    partial: NotNegative = 0.3
+    """How much the answer after a random earlier frame counts beside the last one's."""
+
+
+class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    """A run, all of it but the fold and the seed."""
+
+    system: str
+    settings: dict[str, Any] = {}
+    """The system's own."""
+    corpora: tuple[str, ...] = SPEECH
+    texts: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    """The heads; clips and texts of others are left out. Empty: all that occur."""
+    folds: Folds = Folds()
+    takes: Takes = Takes()
+    sampling: Sampling = Sampling()
+    masking: Masking = Masking()
+    optimiser: Optimiser = Optimiser()
+    loss: Loss = Loss()
+    shuffled: bool = False
+    """A check: the labels of the training clips are dealt out anew in each corpus, so there is nothing to learn."""
+    calibration: Literal["none", "temperature", "offsets"] = "temperature"
+    """Fitted to the answers for the validation speakers."""
+    onnx: bool = True
+    """Write `model.onnx` too, where the system can run live."""
+    enrolled_test: tuple[int, ...] = (10,)
+    """For a system that can be enrolled: after how many clips of the speaker it is tested too."""
+
+
+def names() -> list[str]:
+    """The shipped plans."""
+    found = (Path(entry.name) for entry in files("clser.configs").iterdir())
+    return sorted(p.stem.removeprefix(PREFIX) for p in found if p.suffix == ".yaml" and p.stem.startswith(PREFIX))
+
+
+def load(source: str, changes: Sequence[str] = ()) -> Plan:
+    """The plan of that name or in that file, with `section.key=value` changes upon it."""
+    values = _read(source)
+    for change in changes:
+        _change(values, change)
+    return from_values(values, source)
+
+
+def from_values(values: Mapping[str, Any], source: str) -> Plan:
+    """Checked and frozen; GivenError says where it is wrong."""
+    _refuse_unknown(values, Plan, source, "")
+    try:
+        return msgspec.convert(dict(values), Plan, strict=False)  # to YAML 1.1, 1e-3 is a text
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$.")
+        raise GivenError(f"plan {source}: {path.rstrip('`') or 'the top'}: {what}") from error
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """What differs between two plans as plain values, a line each: `path: this, was that`."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [*one, *(key for key in other if key not in one)]
+        return [
+            line
+            for key in keys
+            for line in differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if one == other else [f"{path} is {one!r}, was {other!r}"]
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise GivenError(f"plan {source}: {error.strerror}; give the path of a readable YAML file") from error
+    elif source in names():
+        text = files("clser.configs").joinpath(f"{PREFIX}{source}.yaml").read_text(encoding="utf-8")
+    else:
+        raise GivenError(f"plan {source!r}: give one of {', '.join(names())}, or the path of a .yaml file")
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise GivenError(f"plan {source}: it is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise GivenError(f"plan {source}: the top must hold keys like `system:`, not a {type(values).__name__}")
+    return values
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    path, given, text = change.partition("=")
+    if not given or not path:
+        raise GivenError(f"--set {change!r}: write key=value, like optimiser.epochs=8")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise GivenError(f"--set {change!r}: {text!r} is no YAML value") from error
+    *sections, key = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise GivenError(f"--set {change!r}: {section} holds no keys")
+    values[key] = value
+
+
+def _refuse_unknown(values: Mapping[str, Any], struct: type[Struct], source: str, path: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), 1, 0.5)
+            hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(path + name for name in known)}"
+            raise GivenError(f"plan {source}: there is no {path}{key}; {hint}")
+        kind = known[key]
+        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
+            _refuse_unknown(value, kind, source, f"{path}{key}.")

@@ -1,0 +1,297 @@
+"""A training run from its plan to a finished folder.
+
+out/model.safetensors   the system, calibrated                     out/progress.jsonl   a line an epoch
+out/results.json        how well it does for who was held out      out/answers.npz      its answers for them
+out/page.html           all of it to look at                       out/checkpoint.pt    what a resumed run needs
+    out/model.onnx          the same for any runtime, where it can run live
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from clser.models import calibrate, measures, page, results, saved, systems
+from clser.models.answers import logits_of, tokeniser_of
+from clser.models.batches import Examples, Take, Tokenise, class_masks
+from clser.models.checkpoint import Place
+from clser.models.data import splits, variants
+from clser.models.data.cache import FeatureCache
+from clser.models.data.clips import Clip, Sound
+from clser.models.data.corpora import Text, read_speech, read_texts
+from clser.models.data.splits import Fold
+from clser.models.data.stacks import Partners, Stacking
+from clser.models.errors import ClserError, GivenError
+from clser.models.export import export
+from clser.models.labels import HEADS
+from clser.models.plan import Plan
+from clser.models.saved import Trained
+from clser.models.train import Running, Validation, Watcher, train
+
+Array = np.ndarray[Any, Any]
+
+DEV = frozenset({"dev", "valid", "validation"})
+TEST = frozenset({"test"})
+HELD_OUT_TEXTS = 0.05
+"""Of a text corpus whose makers held none out."""
+VALIDATION_TEXTS = 2000
+"""Of each text corpus, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a run needs, read and computed."""
+
+    plan: Plan
+    system: Any
+    examples: Examples
+    validation: Validation
+    fold: Fold
+    seed: int
+
+
+def prepare(
+    plan: Plan, corpora: Path, cache: Path, watcher: Watcher, *, fold: str = "", seed: int = 0, zoo: Sequence[Path] = ()
+) -> Prepared:
+    """Reads clips and texts, holds a fold out, and makes what features are not there yet. `fold` empty: all is trained on."""
+    clips = read_speech(corpora, plan.corpora, check=False) if plan.corpora else []
+    texts = list(read_texts(corpora, plan.texts)) if plan.texts else []
+    heads = _heads(plan, clips, texts)
+    clips = [clip for clip in clips if clip.emotion in heads]
+    texts = [text for text in (_known(text, heads) for text in texts) if text.emotions]
+    torch.manual_seed(seed)
+    system = systems.build(plan.system, plan.settings, heads, zoo)
+    _check(plan, system, clips, texts)
+    chosen = _fold(plan, clips, fold)
+    if plan.shuffled:
+        clips = shuffled(clips, (*chosen.train, *chosen.valid), seed)
+    to_train, to_validate = split_texts(texts, plan.folds.validation)
+    watcher.line(
+        f"{len(chosen.train)} clips to train on, {len(chosen.valid)} to choose by, {len(chosen.test)} to test on"
+        + (f"; {len(to_train)} texts" if texts else "")
+    )
+    examples = _examples(plan, system, clips, chosen, corpora=corpora, cache=cache, watcher=watcher)
+    words: Tokenise | None = tokeniser_of(system.words) if system.words else None
+    examples = replace(
+        examples,
+        texts=texts,
+        text_indices=to_train,
+        tokenise=words,
+        masks=class_masks(heads, clips, texts),
+    )
+    valid_clips = chosen.valid if examples.clean is not None else ()
+    return Prepared(plan, system, examples, Validation(valid_clips, to_validate if words else ()), chosen, seed)
+
+
+def fit(
+    prepared: Prepared, out: Path, watcher: Watcher, *, resume: bool = False, running: Running | None = None
+) -> dict[str, Any]:
+    """Trains, calibrates, tests, and writes the folder; gives back what `results.json` holds."""
+    plan, fold, seed = prepared.plan, prepared.fold, prepared.seed
+    running = running or Running()
+    system, examples, place = train(
+        prepared.system, prepared.examples, prepared.validation, plan, out,
+        watcher=watcher, seed=seed, fold=fold.name, resume=resume, running=running,
+    )  # fmt: skip
+    calibration = _calibrate(system, examples, prepared.validation, plan, running.device)
+    about = Trained(
+        system=plan.system, settings=plan.settings, heads=examples.heads, calibration=calibration,
+        trained_on=plan.corpora if examples.clean is not None else (), texts=plan.texts if examples.tokenise else (),
+        seed=seed, fold=fold.name, plan=msgspec.to_builtins(plan),
+    )  # fmt: skip
+    path = saved.save(out, system, about)
+    found = _test(system, examples, calibration, prepared, out, device=running.device)
+    found |= {"best_epoch": place.best_epoch, "valid_uar": place.best if place.best >= 0 else None}
+    found["digest"] = saved.about_of(path).digest
+    if plan.onnx and system.fronts:
+        try:
+            exported = export(system, out / "model.onnx", about)
+            found["onnx"] = {"parity": exported.parity, "size_bytes": exported.size_bytes}
+        except ClserError as error:
+            watcher.line(f"no model.onnx: {error}")
+    page.write(out / "page.html", about, place.lines, found)
+    (out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    watcher.line(_told(found, out, place))
+    return found
+
+
+def shuffled(clips: Sequence[Clip], which: Sequence[int], seed: int) -> list[Clip]:
+    """The same clips; those of `which` have one another's labels, each corpus for itself."""
+    random = np.random.default_rng(seed)
+    dealt = list(clips)
+    for corpus in dict.fromkeys(clip.corpus for clip in clips):
+        own = [index for index in which if clips[index].corpus == corpus]
+        for index, other in zip(own, random.permutation(own), strict=True):
+            dealt[index] = replace(clips[index], emotion=clips[int(other)].emotion)
+    return dealt
+
+
+def split_texts(texts: Sequence[Text], share: float) -> tuple[list[int], list[int]]:
+    """Texts to train on and to choose by. What their makers kept for tests is in neither, nor is a text to train on
+    that stands, spelt alike, among those held out."""
+    has_dev = {text.corpus for text in texts if text.split in DEV}
+    place = {}
+    for index, text in enumerate(texts):
+        plain = " ".join(text.text.casefold().split())
+        number = int.from_bytes(blake2b(plain.encode(), digest_size=8).digest()) / 2.0**64
+        part = "test" if text.split in TEST else "valid" if text.split in DEV else "train"
+        if part == "train" and text.corpus not in has_dev and number < HELD_OUT_TEXTS:
+            part = "valid"
+        place[index] = part, plain, number
+    held_out = {plain for part, plain, _ in place.values() if part != "train"}
+    train_on = [index for index, (part, plain, _) in place.items() if part == "train" and plain not in held_out]
+    if share == 0.0:
+        return train_on, []
+    valid: list[int] = []
+    for corpus in sorted({text.corpus for text in texts}):
+        own = [index for index, (part, *_) in place.items() if part == "valid" and texts[index].corpus == corpus]
+        valid += sorted(own, key=lambda index: place[index][2])[:VALIDATION_TEXTS]
+    return train_on, sorted(valid)
+
+
+def _heads(plan: Plan, clips: Sequence[Clip], texts: Sequence[Text]) -> tuple[str, ...]:
+    occurring = {clip.emotion for clip in clips} | {emotion for text in texts for emotion in text.emotions}
+    asked = set(plan.classes or occurring)
+    strange = sorted(asked - occurring)
+    if strange or len(asked) < 2:
+        raise GivenError(
+            f"classes {', '.join(plan.classes) or 'not named'}: the corpora have {', '.join(sorted(occurring)) or 'none'}; "
+            "name two or more of these"
+        )
+    return tuple(head for head in HEADS if head in asked)
+
+
+def _known(text: Text, heads: Sequence[str]) -> Text:
+    return replace(text, emotions=tuple(emotion for emotion in text.emotions if emotion in heads))
+
+
+def _check(plan: Plan, system: Any, clips: Sequence[Clip], texts: Sequence[Text]) -> None:
+    if system.fronts and not clips:
+        raise GivenError(f"system {plan.system} hears {', '.join(system.fronts)}: name corpora of speech in `corpora:`")
+    if not system.fronts and not texts:
+        raise GivenError(f"system {plan.system} reads words only: name corpora of texts in `texts:`")
+    if texts and not system.words:
+        raise GivenError(f"system {plan.system} reads no words: leave `texts:` out, or choose a system that does")
+
+
+def _fold(plan: Plan, clips: Sequence[Clip], asked: str) -> Fold:
+    """The fold of that number or name; everything where none is asked for."""
+    valid = plan.folds.validation
+    if not clips:
+        return Fold("", (), (), ())
+    if not asked:
+        return splits.hold_back(Fold("", tuple(range(len(clips))), (), ()), clips, valid)
+    folds = {
+        "speakers": lambda: splits.grouped_folds(clips, plan.folds.count, valid),
+        "one_speaker_out": lambda: splits.leave_one_speaker_out(clips, valid),
+        "one_corpus_out": lambda: splits.leave_one_corpus_out(clips, valid),
+        "sentences": lambda: splits.sentence_disjoint(clips, plan.folds.count, valid=valid),
+    }[plan.folds.scheme]()
+    named = {fold.name: fold for fold in folds} | {str(number): fold for number, fold in enumerate(folds)}
+    if asked not in named:
+        raise GivenError(
+            f"--fold {asked}: there are {', '.join(fold.name for fold in folds)}, or 0 to {len(folds) - 1}"
+        )
+    return named[asked]
+
+
+def _examples(
+    plan: Plan, system: Any, clips: Sequence[Clip], fold: Fold, *, corpora: Path, cache: Path, watcher: Watcher
+) -> Examples:
+    samples = {name: variants.samples_of(name) for name in system.fronts}
+    uneven = [name for name, size in samples.items() if system.frame_samples % size]
+    assert not uneven, f"{plan.system}: its frame of {system.frame_samples} samples is no multiple of {uneven}"
+    ratios = {name: system.frame_samples // size for name, size in samples.items()}
+    heads = tuple(system.heads)
+    if not samples:
+        return Examples(heads, clips, None, (), (), {}, system.frame_samples)
+    store = FeatureCache(cache)
+    decoded = store.sounds(clips, watcher.line)
+    place = {clip: index for index, clip in enumerate(clips)}
+
+    def read(clip: Clip) -> Sound:
+        return decoded.clip(place[clip])[:, 0].astype(np.float32) / 32768.0
+
+    store = FeatureCache(cache, read=read, _content=store._content)
+    make: Callable[[Any], Take] = lambda take: Take.of(  # noqa: E731 - it closes over six things
+        variants.by_front(system.fronts, clips, take, store, watcher.line), ratios
+    )
+    clean = make(variants.clean_take())
+    around = variants.surroundings(corpora, plan.takes)
+    stacking = None
+    if plan.takes.stacked:
+        stacking = Stacking(Partners(clips, fold.train), lambda index: read(clips[index]), plan.takes.stacked)
+    takes = [
+        make(variants.disturbed_take(number, clips, plan.takes, around, stacking))
+        for number in range(1, plan.takes.count + 1)
+    ]
+    if plan.takes.clean or not takes:
+        takes.insert(0, clean)
+    return Examples(heads, clips, clean, takes, fold.train, ratios, system.frame_samples)
+
+
+def _calibrate(system: Any, examples: Examples, validation: Validation, plan: Plan, device: str) -> saved.Calibration:
+    """A temperature (and offsets) under which the validation speakers' classes are likeliest."""
+    if plan.calibration == "none" or not len(validation.clips):
+        return saved.Calibration()
+    logits_NH = logits_of(system, examples, validation.clips, device=device)
+    clips = [examples.clips[n] for n in validation.clips]
+    fitted = calibrate.fit(logits_NH, clips, heads=examples.heads, offsets=plan.calibration == "offsets")
+    return saved.Calibration(fitted.temperature, tuple(float(x) for x in fitted.offset_H))
+
+
+def _test(
+    system: Any, examples: Examples, calibration: saved.Calibration, prepared: Prepared, out: Path, *, device: str
+) -> dict[str, Any]:
+    """Figures for who was held out: the fold's speakers, else the validation's."""
+    fold, validation = prepared.fold, prepared.validation
+    on = fold.test if fold.test and examples.clean is not None else validation.clips
+    found: dict[str, Any] = {
+        "system": prepared.plan.system,
+        "fold": fold.name,
+        "seed": prepared.seed,
+        "on": "test" if fold.test else "validation",
+    }
+    limited = variants.limits_s(examples.clips)
+    if len(on):
+        clips = [examples.clips[n] for n in on]
+        logits_NH = results.calibrated(logits_of(system, examples, on, device=device), calibration)
+        found["rows"] = measures.rows(logits_NH, clips, examples.heads, limited)
+        found["mean_uar"] = measures.mean_uar(found["rows"])
+        answers = {"logits": logits_NH}
+        if examples.clean_NX is not None:
+            found["enrolled"], after = results.enrolled(
+                system, examples, on, prepared.plan.enrolled_test,
+                calibration=calibration, limited=limited, device=device,
+            )  # fmt: skip
+            answers |= after
+        _keep(out / "answers.npz", answers, clips, examples.heads)
+    if len(validation.texts):
+        logits_NH = logits_of(system, examples, (), validation.texts, device=device)
+        if len(on):
+            found["paired"] = results.paired(system, examples, on, validation.texts, limited=limited, device=device)
+        found["texts"] = measures.text_rows(logits_NH, [examples.texts[n] for n in validation.texts], examples.heads)
+    return found
+
+
+def _keep(path: Path, answers: Mapping[str, Array], clips: Sequence[Clip], heads: Sequence[str]) -> None:
+    """The answers themselves, for what compares systems clip by clip."""
+    told = {
+        name: np.array([getattr(clip, name) for clip in clips]) for name in ("name", "corpus", "speaker", "emotion")
+    }
+    np.savez(path, heads=np.array(heads), allow_pickle=False, **told, **answers)
+
+
+def _told(found: dict[str, Any], out: Path, place: Place) -> str:
+    if "mean_uar" not in found:
+        return f"{out}: done after {len(place.lines)} epochs"
+    enrolled = "".join(
+        f", {100 * e['mean_uar']:.1f} % with {k} clips heard" for k, e in found.get("enrolled", {}).items()
+    )
+    return f"{out}: UAR {100 * found['mean_uar']:.1f} % over {len(found['rows'])} corpora ({found['on']}){enrolled}"

@@ -1,0 +1,127 @@
+"""What a system is, and the folder of systems: every file in `zoo/` (and in folders that are named) is one.
+
+A system file has `ABOUT` (an `About`), `Config` (a frozen msgspec Struct: every choice with its default) and
+`build(config, heads) -> System`. Nothing else is registered anywhere.
+
+A system knows no sound and no text: it is given what its fronts made of them, by name. That is what is cached on disk,
+and what `clser.models.live` puts before it when it runs.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import msgspec
+from torch import Tensor
+
+from clser.models.errors import GivenError, MissingError
+from clser.models.tensors import Sequences
+
+Streams = Literal["exactly", "window", "end"]
+"""exactly: state is carried, and an answer after each frame costs the same. window: computed anew now and then over the
+last seconds. end: only once the utterance is over."""
+
+WORDS = "words"
+"""The name under which a system is given its text."""
+
+
+class About(msgspec.Struct, frozen=True):
+    """What a system says of itself before it is built."""
+
+    title: str
+    reference: str
+    """The paper, or the page of ours."""
+
+
+class System(Protocol):
+    """An nn.Module with these."""
+
+    streams: Streams
+    fronts: tuple[str, ...]
+    """What it hears: names of `clser.models.features.fronts`, or `hub:NAME` of a pretrained encoder. Empty: words only."""
+    words: str
+    """What its text is cut into: a name of `clser.models.encoders.text`, or `hub:NAME`. Empty: voice only."""
+    heads: tuple[str, ...]
+    frame_samples: int
+    """Sound between two answers: a multiple of every front's frame."""
+
+    def __call__(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Logits and the state afterwards.
+
+        given: each front's frames by its name, and the text by `WORDS`; a length of 0 says that this row has none of it.
+        logits: [B, T, H] after each of the T frames where it streams exactly, or [B, K, H] after the frames `at_BK` alone;
+        [B, 1, H] where it does not, with `state` passed through.
+        """
+
+    def start(self, rows: int) -> Any:
+        """The state before the first frame; an empty tuple where nothing is carried."""
+
+
+class Enrolling(Protocol):
+    """A system that answers better for a speaker it has heard before, labels or not."""
+
+    def enrol(self, given: Mapping[str, Sequences]) -> Tensor:
+        """[B, X]: what each clip adds to the knowledge of its speaker. Sums: several clips are added up."""
+
+    def knowing(self, state: Any, speaker_BX: Tensor) -> Any:
+        """The state at the start of an utterance of a speaker of whom that is known; zeros: nobody."""
+
+
+def folders(extra: Sequence[Path] = ()) -> list[Path]:
+    """Where systems lie: ours, then those that were named."""
+    return [Path(__file__).parent / "zoo", *extra]
+
+
+def systems(extra: Sequence[Path] = ()) -> dict[str, Path]:
+    """The names that `system:` takes, and their files. A later folder's file replaces an earlier one's."""
+    found = {path.stem: path for folder in folders(extra) for path in sorted(folder.glob("*.py"))}
+    return {name: path for name, path in found.items() if not name.startswith("_")}
+
+
+def system_file(name: str, extra: Sequence[Path] = ()) -> ModuleType:
+    """The module of a system, checked to be one."""
+    known = systems(extra)
+    if name not in known:
+        raise MissingError(
+            f"system {name!r} is unknown: there are {', '.join(known)}; a new one is a file in a folder you name"
+        )
+    module = _load(name, known[name])
+    lacking = [part for part in ("ABOUT", "Config", "build") if not hasattr(module, part)]
+    if lacking:
+        raise GivenError(
+            f"{known[name]}: no {', '.join(lacking)} in it; clser.models.systems says what a system file has"
+        )
+    return module
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    if path.parent == folders()[0]:
+        return importlib.import_module(f"clser.models.zoo.{name}")
+    full = f"clser_zoo_{abs(hash(path.resolve())):x}_{name}"
+    if full in sys.modules:
+        return sys.modules[full]
+    spec = importlib.util.spec_from_file_location(full, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[full]  # or the next try would find half of it
+        raise
+    return module
+
+
+def build(name: str, settings: Mapping[str, Any], heads: Sequence[str], extra: Sequence[Path] = ()) -> Any:
+    """The system with these settings; what they do not name keeps its default."""
+    module = system_file(name, extra)
+    try:
+        config = msgspec.convert(dict(settings), module.Config)
+    except msgspec.ValidationError as error:
+        fields = ", ".join(module.Config.__struct_fields__)
+        raise GivenError(f"system {name}: {error}; its settings are {fields or 'none'}") from error
+    return module.build(config, tuple(heads))
