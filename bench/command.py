@@ -102,6 +102,13 @@ def _accuracy(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, accuracy.table(line), {}
 
 
+def _cost(setup: Setup, options: argparse.Namespace) -> Outcome:
+    del setup
+    cost = _with_torch("cost")
+    line = cost.measure(options.models)
+    return line, cost.table(line), {}
+
+
 def _prosody(setup: Setup, options: argparse.Namespace) -> Outcome:
     prosody = _with_torch("prosody")
     line = prosody.measure(setup, options.reference, options.clips, options.tuned)
@@ -148,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     _accuracy_options(
         benches.add_parser("accuracy", help="how right trained systems are, and a peer", allow_abbrev=False)
     )
+    _cost_options(benches.add_parser("cost", help="what an answer of each system costs", allow_abbrev=False))
     _prosody_options(benches.add_parser("prosody", help="how well the pitch is found", allow_abbrev=False))
     _scan_options(benches.add_parser("scan", help="what selective scans cost", allow_abbrev=False))
     return parser
@@ -249,6 +257,14 @@ def _accuracy_options(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="for the peer's features (runs/cache)"
     )
     parser.set_defaults(measure=_accuracy)
+
+
+def _cost_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a name, an .onnx file or a trained folder (every system that hears)"
+    )
+    parser.set_defaults(measure=_cost)
 
 
 def _prosody_options(parser: argparse.ArgumentParser) -> None:

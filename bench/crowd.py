@@ -6,10 +6,10 @@ the moment at which the engine has let it in. Started as `python -m clser.bench.
 
 import gc
 import os
-import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,9 +17,9 @@ import zmq
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from clser.bench.load import CLOSE_S, LEAST_SLEEP_NS, LOOK, PACKET_NS, Ledger, Microphone, name_of
+from clser.bench.load import CLOSE_S, LEAST_SLEEP_NS, LOOK, PACKET_NS, Ledger, Microphone, name_of, obey
 from clser.bench.scene import PACKET
-from clser.engine.errors import ClserError, FailedError
+from clser.engine.errors import FailedError
 
 AGAIN = 50
 """Rounds after which somebody who was refused asks again."""
@@ -213,19 +213,10 @@ def _refused(strangers: list[Stranger]) -> int:
     return sum(stranger.microphone.refused for stranger in strangers)
 
 
-def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us decides when we stop
-    order = msgspec.json.decode(sys.argv[1], type=Order)
-    try:
-        crowd = run(order)
-    except ClserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+def _arrays(crowd: Crowd) -> dict[str, Any]:
     fields = msgspec.structs.asdict(crowd)
-    ledger = fields.pop("ledger")
-    np.savez(order.ledger, **msgspec.structs.asdict(ledger), **fields)
-    return 0
+    return {**msgspec.structs.asdict(fields.pop("ledger")), **fields}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(obey(Order, lambda order: _arrays(run(order))))

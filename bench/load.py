@@ -10,8 +10,9 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -195,17 +196,18 @@ def run(order: Order) -> Ledger:
         context.destroy(linger=0)
 
 
-def main() -> int:
+def obey(kind: type[Any], run: Callable[[Any], dict[str, Any]]) -> int:
+    """A load generator's life: the order in the first argument, its arrays in the file that the order names."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us decides when we stop
-    order = msgspec.json.decode(sys.argv[1], type=Order)
+    order = msgspec.json.decode(sys.argv[1], type=kind)
     try:
-        ledger = run(order)
+        arrays = run(order)
     except ClserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    np.savez(order.ledger, **msgspec.structs.asdict(ledger))
+    np.savez(order.ledger, allow_pickle=False, **arrays)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(obey(Order, lambda order: msgspec.structs.asdict(run(order))))

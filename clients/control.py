@@ -11,14 +11,13 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import zmq
 from msgspec import Struct
 
-from clser.clients.sockets import MOST_BYTES, Context, changed, connect, keys_for, read, receive, wait
+from clser.clients.sockets import MOST_BYTES, Closing, Context, changed, connect, keys_for, read, receive, wait
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.places import control_beside, default_endpoint
 from clser.engine.records import Message
@@ -49,7 +48,7 @@ class Reply(Struct, frozen=True):
         return after if self.facts.get("more") is True and type(after) is int else None
 
 
-class Control:
+class Control(Closing):
     """One question at a time. An engine that does not answer is asked over a new connection the next time."""
 
     def __init__(
@@ -87,14 +86,6 @@ class Control:
             self._context.destroy(linger=0)
         else:
             self.socket.close(linger=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- questions ------------------------------------------------------------------------------------------------
 

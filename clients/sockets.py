@@ -4,6 +4,8 @@ import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import zmq
 
@@ -21,6 +23,21 @@ ENDS_BYTES = (
     1 << 26
 )  # at this size ZeroMQ ends the connection, and does not come back: so only where memory is at stake
 AGAIN_MS, AGAIN_MOST_MS = 100, 1000  # after which an engine that has gone is looked for
+
+
+class Closing:
+    """What is closed at the end of its `with` block."""
+
+    def close(self) -> None:
+        raise AssertionError("whoever opens something says how it is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def keys_for(endpoint: str, folder: str | Path | None) -> Keys | None:

@@ -9,15 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import zmq
 
 from clser.clients.control import Control, control_endpoint
 from clser.clients.gaps import Gaps
 from clser.clients.recovery import Recovery
-from clser.clients.sockets import Context, Socket, changed, connect, keys_for, read, receive, wait
+from clser.clients.sockets import Closing, Context, Socket, changed, connect, keys_for, read, receive, wait
 from clser.clients.waiting import MOST, Waiting
 from clser.engine import wire
 from clser.engine.errors import GivenError
@@ -31,7 +29,7 @@ SETTLED_S = 3.0  # after so long whoever joined has heard of every topic
 WORTH_SAYING = 20  # so many overtaken ones at once are no accident
 
 
-class Subscriber:
+class Subscriber(Closing):
     """Messages in the order they were sent, each once. What is not ours is counted in `refused` and passed over.
 
     A jump in a topic's numbers shows that messages were lost on the way. They are asked for over the engine's control socket
@@ -88,14 +86,6 @@ class Subscriber:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clser.engine import jobs, placing
+from clser.engine.account import Account
 from clser.engine.clock import Clock
 from clser.engine.config import Config
 from clser.engine.errors import ClserError, GivenError, OverloadedError
@@ -30,10 +31,6 @@ from clser.engine.tally import Tally
 from clser.engine.track import Heard, Mark, Track
 from clser.engine.windows import windows_of
 
-COUNTERS = (
-    *("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples"),
-    *("workers_lost", "fell_back", "overload_steps", "streams_refused"),
-)
 FEW = 8
 GATHER_S = 0.002
 SILENT = "every sample so far is zero: is the microphone muted, or was the wrong track recorded?"
@@ -64,12 +61,12 @@ class Pipeline:
         self._streams: dict[str, StreamState] = {}
         self._owners: dict[StreamState, Owner] = {}
         self._numbers: Tally[str] = Tally(KEPT)  # a name that is opened again goes on counting its utterances
-        self._past = {"entered": 0, "needed": 0, "replaced": 0, "sound": 0}
         self.state: State = "starting"
         self.voice: jobs.VoiceCard | None = None
         """Known once a worker is ready."""
         self.failure: ClserError | None = None
-        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._account = Account()
+        self.counters = self._account.counters
         self._ladder = Ladder()
         self.busy_us = 0
 
@@ -317,13 +314,7 @@ class Pipeline:
         self._numbers.put(stream.name, stream.segmenter.last_number)
         stream.ended = True
         self._stations[stream.worker].release(stream)
-        for key, value in (
-            ("entered", stream.entered),
-            ("needed", stream.needed),
-            ("replaced", stream.replaced),
-            ("sound", stream.total),
-        ):
-            self._past[key] += value
+        self._account.close(stream)
         if stream.total:
             self._remark_silence(stream)
         drift = {} if stream.drift_ppm is None else {"drift_ppm": stream.drift_ppm}
@@ -377,15 +368,10 @@ class Pipeline:
     def totals(self) -> dict[str, float]:
         """The counters, over all streams that are or were open."""
         live = self._streams.values()
-        sound = self._past["sound"] + sum(stream.total for stream in live)
         return {
-            "streams": len(self._streams),
+            "streams": len(live),
             "overload_step": self._ladder.step,
-            **self.counters,
-            "frames_entered": self._past["entered"] + sum(stream.entered for stream in live),
-            "frames_needed": self._past["needed"] + sum(stream.needed for stream in live),
-            "replaced": self._past["replaced"] + sum(stream.replaced for stream in live),
-            "sound_s": seconds(sound),
+            **self._account.totals(live),
             "busy_s": round(self.busy_us / 1e6, 3),
             "backlog_s": seconds(max((stream.backlog for stream in live), default=0)),
             "not_kept": self._keeper.lost if self._keeper else 0,

@@ -295,32 +295,19 @@ class StreamState:
         track = self.tracks[0]
         urgent = track.due is not None and track.due.utterance.stage == "final"
         if self.windows is not None:
-            return self._window_waiting(track, self.windows), urgent
+            needed = None if track.due is None else self.frames_for(track, track.due.utterance.end_sample)
+            return self.windows.waiting(track, self.frames_for(track, track.grown), needed), urgent
         end = track.due.utterance.end_sample if urgent and track.due is not None else track.grown
         count = self.frames_for(track, end) - track.sent
         step = self._step * self._pace.step_factor
         return (count if count >= step or (track.due is not None and count > 0) else 0), urgent
-
-    def _window_waiting(self, track: Track, windows: Windows) -> int:
-        """Frames up to where a model without a state answers next, or up to the answer that is due."""
-        if track.due is None:
-            return max(0, windows.before(self.frames_for(track, track.grown)) - track.sent)
-        needed = self.frames_for(track, track.due.utterance.end_sample)
-        if self._was_passed(track, windows, needed):
-            return min(needed, windows.frames)
-        return max(0, needed - track.sent)
-
-    def _was_passed(self, track: Track, windows: Windows, needed: int) -> bool:
-        """A final is due where a model without a state was not asked, and has been sent more since: a cut fell there."""
-        final = track.due is not None and track.due.utterance.stage == "final"
-        return final and track.sent >= needed and not windows.anew(track, needed)
 
     def cut_voice(self, most: int, now_s: float) -> tuple[Track, int, bool, Samples]:
         track = self.tracks[0]
         needed = 0 if track.due is None else self.frames_for(track, track.due.utterance.end_sample)
         if self.windows is not None:
             most = max(most, WINDOW_MOST)
-            if self._was_passed(track, self.windows, needed):
+            if self.windows.passed(track, needed):
                 track.hear_again(max(0, needed - self.windows.frames))
         count = min(most, self.voice_waiting()[0])
         start = track.start + track.sent * self.voice_frame
@@ -340,8 +327,7 @@ class StreamState:
             if track.due is None:
                 return
             needed = self.frames_for(track, track.due.utterance.end_sample)
-            passed = self.windows is not None and self._was_passed(track, self.windows, needed)
-            if needed > len(track.answers) or passed:
+            if needed > len(track.answers) or (self.windows is not None and self.windows.passed(track, needed)):
                 return
             mark, track.due = track.due, None
             if mark.utterance.stage == "final":

@@ -24,7 +24,18 @@ class Windows(NamedTuple):
         """Frames that it has heard, or that are too few to answer after: sound beyond them has to wait."""
         return due or (self.before(track.sent) + self.hop if self.hop else track.sent)
 
-    def anew(self, track: Track, frames: int) -> bool:
+    def waiting(self, track: Track, grown: int, due: int | None) -> int:
+        """Frames to send of the `grown` there are: up to where it answers next, or up to the answer that is due."""
+        if due is None:
+            return max(0, self.before(grown) - track.sent)
+        return min(due, self.frames) if self.passed(track, due) else max(0, due - track.sent)
+
+    def passed(self, track: Track, due: int) -> bool:
+        """A final is due where it was not asked, and it has been sent more since: a cut fell there."""
+        final = track.due is not None and track.due.utterance.stage == "final"
+        return final and track.sent >= due and not self._anew(track, due)
+
+    def _anew(self, track: Track, frames: int) -> bool:
         """Whether the answer after so many frames is, or will be, about just those, and no older one that stands."""
         return frames in (0, track.asked) or (self.hop > 0 and frames % self.hop == 0)
 

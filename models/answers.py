@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clser.models.batches import NO_TEXT, Batch, Examples, Take, Tokenise, ordered, pad, pad_ids
-from clser.models.data.variants import HUB
+from clser.models.batches import Batch
+from clser.models.encoders.hub_frames import HUB, is_hub
+from clser.models.examples import NO_TEXT, Examples, TakeFeatures, Tokenise, ordered, pad, pad_ids
 from clser.models.systems import WORDS
 from clser.models.tensors import Sequences
 
@@ -64,7 +65,7 @@ def answer(system: Any, batch: Batch, at_BK: Tensor) -> Tensor:
     return logits_BKH
 
 
-def sound_of(take: Take, ratios: Mapping[str, int], clip_B: Array, frames_B: Array) -> dict[str, Sequences]:
+def sound_of(take: TakeFeatures, ratios: Mapping[str, int], clip_B: Array, frames_B: Array) -> dict[str, Sequences]:
     """The first frames of these clips (-1: none of any), by front."""
     given = {}
     longest = max(1, int(frames_B.max()))
@@ -98,7 +99,7 @@ def fit_inputs(system: Any, examples: Examples, seed: int = 0) -> None:
         system.fit_inputs(sound_of(take, examples.ratios, chosen, take.lengths[chosen]))
 
 
-def known_of(system: Any, take: Take, ratios: Mapping[str, int]) -> Tensor:
+def known_of(system: Any, take: TakeFeatures, ratios: Mapping[str, int]) -> Tensor:
     """[clips, X]: what each clip of the take tells of its speaker."""
     parts: dict[int, Tensor] = {}
     with torch.inference_mode():
@@ -110,7 +111,7 @@ def known_of(system: Any, take: Take, ratios: Mapping[str, int]) -> Tensor:
 
 def tokeniser_of(name: str) -> Tokenise:
     """What cuts texts up for a system whose `words` is that name; of `hub:NAME` the frames of a pretrained encoder."""
-    if not name.startswith(HUB):
+    if not is_hub(name):
         from clser.models.encoders.text import tokeniser  # noqa: PLC0415 - only for systems that read
 
         return tokeniser(name)

@@ -1,4 +1,4 @@
-"""What training draws from: clips and texts, in which order, and how rows become a batch.
+"""What training draws of its examples, in which order, and how rows become a batch.
 
 Everything that is drawn hangs on the seed, the epoch and the step alone, so a run goes on from any step as if it had
 never stopped.
@@ -9,17 +9,14 @@ speaker, L words, G pieces of a word.
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clser.models.data.cache import Features
-from clser.models.data.clips import Clip
-from clser.models.data.corpora import Text
+from clser.models.examples import NO_TEXT, Examples, pad, pad_ids
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.masking import masked
 from clser.models.plan import Plan, Sampling
@@ -28,12 +25,8 @@ from clser.models.tensors import Sequences
 
 Array = np.ndarray[Any, Any]
 
-UNASKED = -3.0
-"""What is added to the logit of a class that a corpus lacks, in nats. Minus infinity would teach that head nothing there,
-and then it speaks up: never told to be silent, boredom and calm took nearly two in five answers on another corpus."""
 POOL = 16
 """Rows of so many batches are sorted by length together."""
-NO_TEXT = -1
 TOKENS_KEPT = 100_000
 """Texts whose ids are remembered: a few hundred megabytes."""
 
@@ -53,69 +46,6 @@ class Batch(NamedTuple):
         given = {name: Sequences(*(part.to(device) for part in parts)) for name, parts in self.given.items()}
         rest = (None if part is None else part.to(device) for part in self[1:])
         return Batch(given, *rest)
-
-
-Tokenise = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
-"""Texts to ids [B, L, ...] (0: padding) and how many of them each has [B]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """Features of all clips by front, all made of the same sound."""
-
-    by_front: Mapping[str, Features]
-    lengths: Array
-    """Frames of the system that each clip has."""
-
-    @classmethod
-    def of(cls, by_front: Mapping[str, Features], ratios: Mapping[str, int]) -> "Take":
-        """`ratios`: frames of a front in one of the system."""
-        frames = [np.diff(features.starts) // ratios[name] for name, features in by_front.items()]
-        return cls(by_front, np.min(frames, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """All clips and texts, their takes, and what may be drawn of them."""
-
-    heads: tuple[str, ...]
-    clips: Sequence[Clip]
-    clean: Take | None
-    """The recordings as they are. None: the system hears nothing."""
-    takes: Sequence[Take]
-    """What is trained on."""
-    indices: Sequence[int]
-    """The clips to train on."""
-    ratios: Mapping[str, int]
-    frame_samples: int
-    texts: Sequence[Text] = ()
-    text_indices: Sequence[int] = ()
-    tokenise: Tokenise | None = None
-    known_TNX: Sequence[Tensor] = ()
-    """For each take, what every clip tells of its speaker. Empty: the system cannot be enrolled."""
-    clean_NX: Tensor | None = None
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
-    """Per corpus [H], see `class_masks`."""
-
-    def target(self, index: int) -> Tensor:
-        """[H]: all on the clip's label."""
-        return torch.eye(len(self.heads))[self.heads.index(self.clips[index].emotion)]
-
-    def text_target(self, index: int) -> Tensor:
-        """[H]: evenly on the text's labels."""
-        said = self.texts[index].emotions
-        return torch.stack([torch.eye(len(self.heads))[self.heads.index(emotion)] for emotion in said]).mean(0)
-
-
-def class_masks(heads: Sequence[str], clips: Sequence[Clip], texts: Sequence[Text] = ()) -> dict[str, Tensor]:
-    """Per corpus [H]: 0 for a class it has, `UNASKED` for one it lacks: hardly any gradient, but not none."""
-    masks: dict[str, Tensor] = {}
-    for clip in clips:
-        masks.setdefault(clip.corpus, torch.full((len(heads),), UNASKED))[heads.index(clip.emotion)] = 0.0
-    for text in texts:
-        mask = masks.setdefault(text.corpus, torch.full((len(heads),), UNASKED))
-        mask[[heads.index(emotion) for emotion in text.emotions]] = 0.0
-    return masks
 
 
 class Drawn(NamedTuple):
@@ -140,7 +70,10 @@ class Drawer:
         texts = [(examples.texts[n].corpus, examples.texts[n].emotions[0]) for n in examples.text_indices]
         self._chances = chances(clips, plan.sampling.balance) if clips and examples.takes else np.zeros(0)
         self._text_chances = chances(texts, plan.sampling.balance) if texts else np.zeros(0)
-        self._of_label = self._texts_of_labels()
+        # No clip is given its own sentence: actors say the same few sentences in every emotion, so theirs tell nothing,
+        # and who trained on them would learn the sentences.
+        fitting = examples.texts_of_labels(examples.text_indices) if examples.tokenise is not None else {}
+        self._of_label = {emotion: np.array(indices) for emotion, indices in fitting.items()}
         self._others = _others(examples) if examples.known_TNX else {}
         self._tokens: dict[int, Tensor] = {}
 
@@ -275,24 +208,6 @@ class Drawer:
             known_B[place] = True
         return speaker_BX, known_B
 
-    def _texts_of_labels(self) -> dict[str, Array]:
-        """For each label the texts that have it alone. No clip is given its own sentence: actors say the same few
-        sentences in every emotion, so theirs tell nothing, and who trained on them would learn the sentences."""
-        if self.examples.tokenise is None:
-            return {}
-        found: dict[str, list[int]] = {}
-        for index in self.examples.text_indices:
-            if len(self.examples.texts[index].emotions) == 1:
-                found.setdefault(self.examples.texts[index].emotions[0], []).append(index)
-        return {emotion: np.array(indices) for emotion, indices in found.items()}
-
-
-def ordered(lengths: Array, batch: int) -> Iterator[Array]:
-    """Row numbers in groups of like length, all of them once."""
-    order = np.argsort(lengths, kind="stable")
-    for begin in range(0, len(order), batch):
-        yield order[begin : begin + batch]
-
 
 def chances(kinds: Sequence[tuple[str, str]], balance: float) -> Array:
     """How often each is drawn: evenly over a corpus's classes, and over corpora the more so the higher `balance`."""
@@ -301,26 +216,6 @@ def chances(kinds: Sequence[tuple[str, str]], balance: float) -> Array:
     classes = Counter(corpus for corpus, _ in each)
     weight = np.array([corpora[c] ** (1.0 - balance) / classes[c] / each[c, emotion] for c, emotion in kinds])
     return np.asarray(weight / weight.sum())
-
-
-def pad(rows: Sequence[Array], steps: int = 0) -> Tensor:
-    """Rows [T, F] of any length -> [B, T, F] float32, zeros behind."""
-    out = np.zeros((len(rows), steps or max(1, *(len(row) for row in rows)), rows[0].shape[1]), np.float32)
-    for line, row in zip(out, rows, strict=True):
-        line[: len(row)] = row
-    return torch.from_numpy(out)
-
-
-def pad_ids(rows: Sequence[Tensor | None], tokenise: Tokenise) -> Sequences:
-    """Ids of each text, none for None, as one batch."""
-    empty = tokenise([""])[0][0, :0]
-    parts = [empty if row is None else row for row in rows]
-    longest = max(1, *(len(part) for part in parts))
-    wide = [max(part.shape[axis] for part in parts) for axis in range(1, empty.dim())]
-    ids = torch.zeros(len(parts), longest, *wide, dtype=empty.dtype)
-    for line, part in zip(ids, parts, strict=True):
-        line[tuple(slice(0, size) for size in part.shape)] = part
-    return Sequences(ids, torch.tensor([len(part) for part in parts]))
 
 
 def _others(examples: Examples) -> dict[int, Array]:

@@ -5,31 +5,20 @@ seven classes that are published, where no class is ruled out.
 
 Letters: N clips, H heads.
 """
-# ruff: noqa: N815 (shapes stand in the names of tensors)
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from clser.models.data.clips import Clip
 from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
+from clser.models.saved import Calibration
 
 Array = np.ndarray[Any, Any]
 SHRINK = 0.003  # what an offset's square costs, in nats: a head that hardly occurs must not be shut for good
-
-
-class Calibration(NamedTuple):
-    """What to do to logits."""
-
-    temperature: float
-    offset_H: Array
-
-    def apply(self, logits_NH: Array) -> Array:
-        """Calibrated logits: their softmax is the probability."""
-        return np.asarray(logits_NH / self.temperature + self.offset_H)
 
 
 def balance(clips: Sequence[Clip]) -> Array:
@@ -48,7 +37,7 @@ def fit(
     heads: Sequence[str] = HEADS,
     offsets: bool = True,
 ) -> Calibration:
-    """The temperature and offsets under which the published classes are likeliest. Without `offsets` they are zero."""
+    """The temperature and offsets under which the published classes are likeliest. Without `offsets` there are none."""
     published_H = torch.tensor([PUBLISHED.index(PUBLISHED_AS[head]) for head in heads])
     true_N = torch.tensor([PUBLISHED.index(PUBLISHED_AS[clip.emotion]) for clip in clips])
     right_NH = published_H == true_N[:, None]
@@ -69,4 +58,4 @@ def fit(
         return loss.detach()
 
     optimiser.step(step)
-    return Calibration(float(torch.exp(-sharpness.detach())), offset_H.detach().numpy())
+    return Calibration(float(torch.exp(-sharpness.detach())), tuple(offset_H.tolist()) if offsets else ())

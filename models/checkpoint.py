@@ -40,11 +40,17 @@ def write(path: Path, place: Place, asked: Mapping[str, Any], states: Mapping[st
     """All of it in one file that replaces the last one only when it is safe on the disk."""
     partial = path.with_suffix(".partial")
     about = msgspec.json.encode({"asked": asked, "place": asdict(place)}).decode()
-    with partial.open("wb") as out:
-        torch.save({"about": about, "states": dict(states)}, out)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as out:
+            torch.save({"about": about, "states": dict(states)}, out)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into the latter
+        partial.unlink(missing_ok=True)
+        raise FailedError(
+            f"{path}: the checkpoint cannot be written ({error}); make room, then go on with --resume from the last one"
+        ) from error
 
 
 def read(path: Path, asked: Mapping[str, Any]) -> tuple[Place, dict[str, Any]]:

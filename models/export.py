@@ -3,7 +3,6 @@
 Letters: B rows, S samples, T frames, H heads.
 """
 
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from safetensors.torch import load_file
 
 from clser.models.errors import FailedError, MissingError
+from clser.models.evaluate import softmax
+from clser.models.int8 import to_int8
 from clser.models.live import Live, Windowed, card, live
+from clser.models.onnx_files import OPSET, describe, player, said_of
 from clser.models.saved import Trained
-from clser.models.smaller import smaller
 from clser.models.zoo.voice_gru import from_weights
 
-OPSET = 18
 PARITY = 1e-4
 
 Array = np.ndarray[Any, Any]
@@ -56,9 +55,12 @@ def export(system: Any, path: Path, about: Trained, int8: bool = False) -> Expor
                 f"something in {about.system} depends on the length or the rows of what it was traced with"
             )
         if int8:
-            agreement = smaller(partial, said)
+            agreement = to_int8(partial, said)
             said |= {"precision": "int8", "agreement": round(agreement, 4)}
-        _describe(partial, said)
+        model = onnx.load(str(partial))
+        describe(model, said)
+        onnx.checker.check_model(model)
+        onnx.save(model, str(partial))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def shipped(path: Path) -> tuple[Any, Trained]:
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
         raise MissingError(f"{path}: its weights are not beside it ({weights.name}); give the folder it was trained in")
-    said = json.loads(player(path).get_modelmeta().custom_metadata_map["clser"])
+    said = said_of(player(path))
     system = from_weights(load_file(weights), weights)
     known = {key: said[key] for key in ("abstain_below", "licence", "version")}
     return system, Trained(said["name"], {}, tuple(said["heads"]), trained_on=tuple(said["trained_on"]), **known)
@@ -105,13 +107,6 @@ def _trace(net: Live | Windowed, path: Path, frame_samples: int) -> None:
             ) from error
 
 
-def _describe(path: Path, said: dict[str, Any]) -> None:
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {"clser": json.dumps(said)})
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-
-
 def parity(net: Live | Windowed, path: Path, seed: int = 0) -> float:
     """The largest difference of a probability between torch and the file, for rows of all lengths; exact ones carry on."""
     session = player(path)
@@ -137,7 +132,7 @@ def _of_live(net: Live, session: Any, random: np.random.Generator, samples: int)
             logits, *state = net(torch.from_numpy(pcm), torch.from_numpy(real), *state)
         got, *arrays = session.run(None, {"pcm_BS": pcm, "frames_B": real, **dict(zip(names, arrays, strict=True))})
         for row, count in enumerate(real):
-            yield probabilities(logits[row, :count].numpy()), probabilities(got[row, :count])
+            yield softmax(logits[row, :count].numpy()), softmax(got[row, :count])
 
 
 def _of_windows(
@@ -149,20 +144,4 @@ def _of_windows(
         with torch.no_grad():
             logits = net(torch.from_numpy(pcm), torch.from_numpy(real)).numpy()
         (got,) = session.run(None, {"pcm_BS": pcm, "frames_B": real})
-        yield probabilities(logits), probabilities(got)
-
-
-def player(path: Path) -> Any:
-    """An ONNX Runtime session on one core."""
-    if not path.is_file():
-        raise MissingError(f"{path}: there is no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def probabilities(logits: Array) -> Array:
-    """Softmax over the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
-    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+        yield softmax(logits), softmax(got)

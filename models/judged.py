@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from clser.models.answers import known_of, logits_of, tokeniser_of
-from clser.models.batches import Examples, Take
-from clser.models.data import variants
 from clser.models.data.cache import Features
 from clser.models.data.clips import Clip, read_sound
 from clser.models.data.corpora import Text
+from clser.models.data.front_features import compute_of, samples_of
+from clser.models.data.takes import clean_take
+from clser.models.examples import Examples, TakeFeatures
 from clser.models.features.constants import SAMPLE_RATE_HZ
-from clser.models.results import calibrated
 from clser.models.saved import Trained
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ def logits(
         parts.append(logits_of(system, examples, here if system.fronts else (), here if words else (), known_NX=known))
         heard_s += sound_s
         busy_s += features_s + time.perf_counter() - began
-    return calibrated(np.concatenate(parts), about.calibration), busy_s / max(heard_s, 1e-9)
+    return about.calibration.apply(np.concatenate(parts)), busy_s / max(heard_s, 1e-9)
 
 
 def known(system: Any, clips: Sequence[Clip]) -> Tensor:
@@ -52,10 +52,10 @@ def known(system: Any, clips: Sequence[Clip]) -> Tensor:
 def _some(system: Any, clips: Sequence[Clip], words: bool) -> Iterator[tuple[int, Examples, float, float]]:
     """So many clips, cut about their speech as an engine cuts utterances: where they begin, their features, the seconds of
     sound and those it took to compute the features."""
-    cut = variants.clean_take().change
+    cut = clean_take().change
     assert cut is not None
-    computing = {name: variants.compute_of(name) for name in system.fronts}
-    ratios = {name: system.frame_samples // variants.samples_of(name) for name in system.fronts}
+    computing = {name: compute_of(name) for name in system.fronts}
+    ratios = {name: system.frame_samples // samples_of(name) for name in system.fronts}
     tokenise = tokeniser_of(system.words) if system.words else None
     unseeded = np.random.default_rng(0)
     for first in range(0, len(clips), AT_ONCE):
@@ -66,7 +66,7 @@ def _some(system: Any, clips: Sequence[Clip], words: bool) -> Iterator[tuple[int
             sound_s = sum(len(sound) for sound in sounds) / SAMPLE_RATE_HZ
             began = time.perf_counter()
             made = {name: [compute(sound) for sound in sounds] for name, compute in computing.items()}
-            take = Take.of({name: _joined(rows) for name, rows in made.items()}, ratios)
+            take = TakeFeatures.of({name: _joined(rows) for name, rows in made.items()}, ratios)
             features_s = time.perf_counter() - began
         texts = [Text(c.corpus, c.language, "", c.text, (c.emotion,)) for c in some]
         examples = Examples(tuple(system.heads), some, take, (), (), ratios, system.frame_samples, texts, (), tokenise)

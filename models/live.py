@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from clser.models.encoders.hub_frames import HUB
+from clser.models.encoders.hub_frames import is_hub
 from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.features.fronts import front
@@ -41,7 +41,7 @@ class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
         if not system.fronts:
             raise GivenError("this system reads words and hears nothing: there is no sound to run it on live")
         self.named: tuple[str, ...] = tuple(system.fronts)
-        pretrained = [name for name in self.named if name.startswith(HUB)]
+        pretrained = [name for name in self.named if is_hub(name)]
         if pretrained:
             raise GivenError(
                 f"this system hears {', '.join(pretrained)}, which is read from frames on disk and does not run live; "
@@ -58,7 +58,7 @@ class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
         self._register_words(system.words)
 
     def _register_words(self, kind: str) -> None:
-        if kind.startswith(HUB):
+        if is_hub(kind):
             raise GivenError(f"this system reads {kind}, which does not run live; train it with words: hashed")
         self.reads = bool(kind)
         if kind:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clser.models.data.masks import vtlp
+from clser.models.data.vtlp import vtlp
 from clser.models.features.constants import HOPS
 from clser.models.features.logmel import BANDS, HIGHEST_HZ, LOWEST_HZ
 from clser.models.features.prosody import FIELDS

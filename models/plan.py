@@ -1,20 +1,12 @@
 """What a training run is made from: a YAML file or a shipped name, checked, frozen, every choice with its default."""
 
-import difflib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from clser.models import sections
 from clser.models.data.corpora import SPEECH
-from clser.models.errors import GivenError
-
-PREFIX = "train_"
-"""A shipped plan NAME lies in `clser.configs` as `train_NAME.yaml`."""
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -146,26 +138,20 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
 def names() -> list[str]:
     """The shipped plans."""
-    found = (Path(entry.name) for entry in files("clser.configs").iterdir())
-    return sorted(p.stem.removeprefix(PREFIX) for p in found if p.suffix == ".yaml" and p.stem.startswith(PREFIX))
+    return sections.shipped(sections.PREFIX_OF_PLANS)
 
 
 def load(source: str, changes: Sequence[str] = ()) -> Plan:
     """The plan of that name or in that file, with `section.key=value` changes upon it."""
-    values = _read(source)
+    values = sections.read(source, "plan", names(), sections.PREFIX_OF_PLANS)
     for change in changes:
-        _change(values, change)
+        sections.change(values, change, "optimiser.epochs=8")
     return from_values(values, source)
 
 
 def from_values(values: Mapping[str, Any], source: str) -> Plan:
     """Checked and frozen; GivenError says where it is wrong."""
-    _refuse_unknown(values, Plan, source, "")
-    try:
-        return msgspec.convert(dict(values), Plan, strict=False)  # to YAML 1.1, 1e-3 is a text
-    except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$.")
-        raise GivenError(f"plan {source}: {path.rstrip('`') or 'the top'}: {what}") from error
+    return sections.frozen(values, Plan, f"plan {source}", strict=False)
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
@@ -178,51 +164,3 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
             for line in differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if one == other else [f"{path} is {one!r}, was {other!r}"]
-
-
-def _read(source: str) -> dict[str, Any]:
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise GivenError(f"plan {source}: {error.strerror}; give the path of a readable YAML file") from error
-    elif source in names():
-        text = files("clser.configs").joinpath(f"{PREFIX}{source}.yaml").read_text(encoding="utf-8")
-    else:
-        raise GivenError(f"plan {source!r}: give one of {', '.join(names())}, or the path of a .yaml file")
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise GivenError(f"plan {source}: it is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise GivenError(f"plan {source}: the top must hold keys like `system:`, not a {type(values).__name__}")
-    return values
-
-
-def _change(values: dict[str, Any], change: str) -> None:
-    path, given, text = change.partition("=")
-    if not given or not path:
-        raise GivenError(f"--set {change!r}: write key=value, like optimiser.epochs=8")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise GivenError(f"--set {change!r}: {text!r} is no YAML value") from error
-    *sections, key = path.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise GivenError(f"--set {change!r}: {section} holds no keys")
-    values[key] = value
-
-
-def _refuse_unknown(values: Mapping[str, Any], struct: type[Struct], source: str, path: str) -> None:
-    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), 1, 0.5)
-            hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(path + name for name in known)}"
-            raise GivenError(f"plan {source}: there is no {path}{key}; {hint}")
-        kind = known[key]
-        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Struct):
-            _refuse_unknown(value, kind, source, f"{path}{key}.")

@@ -19,6 +19,7 @@ from clser.models import calibrate, evaluate, measures, plan, runs, saved
 from clser.models.data.clips import Clip
 from clser.models.data.corpora import corpora_folder, read_speech
 from clser.models.data.splits import FOLDS, NEVER_TESTED, grouped_folds
+from clser.models.errors import ClserError
 from clser.models.export import export
 from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
 from clser.models.plan import Plan
@@ -82,11 +83,11 @@ class Recipe:
             row["uar_before_offsets"], row["interval_before_offsets"] = plain["uar"], plain["uar_interval"]
         calibration = calibrate.fit(np.concatenate(logits), _chain(clips))
         table["temperature"] = round(calibration.temperature, 4)
-        table["offsets"] = dict(zip(HEADS, (round(float(x), 3) for x in calibration.offset_H), strict=True))
+        table["offsets"] = dict(zip(HEADS, (round(x, 3) for x in calibration.offsets), strict=True))
         system, about = saved.load(self.final())
         about = msgspec.structs.replace(
             about,
-            calibration=saved.Calibration(calibration.temperature, tuple(float(x) for x in calibration.offset_H)),
+            calibration=calibration,
             abstain_below=table["abstain_below"],
         )
         saved.save(self.out / "voice_gru.safetensors", system, about)
@@ -110,7 +111,7 @@ class Recipe:
         return out
 
 
-def fit_without(fold: int, logits: Sequence[Array], clips: Sequence[Sequence[Clip]]) -> calibrate.Calibration:
+def fit_without(fold: int, logits: Sequence[Array], clips: Sequence[Sequence[Clip]]) -> saved.Calibration:
     """The calibration by the other folds' answers: no figure is calibrated on the speakers it is about."""
     others = [other for other in range(len(logits)) if other != fold]
     return calibrate.fit(
@@ -148,4 +149,8 @@ def summary(logits_NH: Array, clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ClserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)

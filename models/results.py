@@ -1,29 +1,66 @@
-"""A trained system's figures for who was held out, calibrated, for strangers and for speakers it has heard before.
+"""What `results.json` and `answers.npz` of a run hold: a trained system's calibrated figures for who was held out, for
+strangers and for speakers it has heard before; those of texts, and of texts beside voices, as they come.
 
 Letters: N clips, H heads, X what is known of a speaker.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from clser.models import calibrate
 from clser.models.answers import logits_of
-from clser.models.batches import Examples
+from clser.models.data.clips import Clip
+from clser.models.data.splits import Fold
+from clser.models.data.takes import limits_s
 from clser.models.enrolment import enrolment
-from clser.models.measures import classes_of, mean_uar, rows, text_rows
+from clser.models.examples import Examples
+from clser.models.measures import mean_uar, rows, text_rows
+from clser.models.plan import Plan
 from clser.models.saved import Calibration
-
-__all__ = ["calibrated", "classes_of", "enrolled", "mean_uar", "rows", "text_rows"]
+from clser.models.validation import Validation
 
 Array = np.ndarray[Any, Any]
 
 
-def calibrated(logits_NH: Array, calibration: Calibration) -> Array:
-    """Logits whose softmax is the probability."""
-    offsets = np.array(calibration.offsets) if calibration.offsets else 0.0
-    return np.asarray(logits_NH / calibration.temperature + offsets, np.float32)
+def calibration_of(system: Any, examples: Examples, validation: Validation, plan: Plan, device: str) -> Calibration:
+    """A temperature (and offsets) under which the validation speakers' classes are likeliest."""
+    if plan.calibration == "none" or not len(validation.clips):
+        return Calibration()
+    logits_NH = logits_of(system, examples, validation.clips, device=device)
+    clips = [examples.clips[n] for n in validation.clips]
+    return calibrate.fit(logits_NH, clips, heads=examples.heads, offsets=plan.calibration == "offsets")
+
+
+def figures(
+    system: Any, examples: Examples, fold: Fold, validation: Validation, plan: Plan,
+    *, calibration: Calibration, out: Path, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """For the fold's speakers, else the validation's; the answers behind them go to `out/answers.npz`."""
+    on = fold.test if fold.test and examples.clean is not None else validation.clips
+    found: dict[str, Any] = {"on": "test" if fold.test else "validation"}
+    limited = limits_s(examples.clips)
+    if len(on):
+        clips = [examples.clips[n] for n in on]
+        logits_NH = calibration.apply(logits_of(system, examples, on, device=device))
+        found["rows"] = rows(logits_NH, clips, examples.heads, limited)
+        found["mean_uar"] = mean_uar(found["rows"])
+        answers = {"logits": logits_NH}
+        if examples.clean_NX is not None:
+            found["enrolled"], after = enrolled(
+                system, examples, on, plan.enrolled_test, calibration=calibration, limited=limited, device=device
+            )
+            answers |= after
+        _keep(out / "answers.npz", answers, clips, examples.heads)
+    if len(validation.texts):
+        logits_NH = logits_of(system, examples, (), validation.texts, device=device)
+        if len(on):
+            found["paired"] = paired(system, examples, on, validation.texts, limited=limited, device=device)
+        found["texts"] = text_rows(logits_NH, [examples.texts[n] for n in validation.texts], examples.heads)
+    return found
 
 
 def enrolled(
@@ -45,7 +82,7 @@ def enrolled(
             for other in heard[clip.who][:many]:
                 known_NX[place] += examples.clean_NX[on[other]]
         logits_NH = logits_of(system, examples, scored_on, known_NX=known_NX, device=device)
-        logits_NH = calibrated(logits_NH, calibration)
+        logits_NH = calibration.apply(logits_NH)
         each = rows(logits_NH, clips, examples.heads, limited)
         found[str(many)] = {"mean_uar": mean_uar(each), "rows": each}
         if many:
@@ -62,10 +99,7 @@ def paired(
 
     The text is not what was said: it says what a system makes of a voice and words that agree, and no more.
     """
-    of_label: dict[str, list[int]] = {}
-    for index in texts:
-        if len(examples.texts[index].emotions) == 1:
-            of_label.setdefault(examples.texts[index].emotions[0], []).append(index)
+    of_label = examples.texts_of_labels(texts)
     scored = [index for index in on if examples.clips[index].emotion in of_label]
     random = np.random.default_rng(seed)
     said = [int(random.choice(of_label[examples.clips[index].emotion])) for index in scored]
@@ -76,3 +110,11 @@ def paired(
         each = rows(logits_NH, clips, examples.heads, limited)
         found[name] = {"mean_uar": mean_uar(each), "rows": each}
     return found
+
+
+def _keep(path: Path, answers: Mapping[str, Array], clips: Sequence[Clip], heads: Sequence[str]) -> None:
+    """The answers themselves, for what compares systems clip by clip."""
+    told = {
+        name: np.array([getattr(clip, name) for clip in clips]) for name in ("name", "corpus", "speaker", "emotion")
+    }
+    np.savez(path, heads=np.array(heads), allow_pickle=False, **told, **answers)

@@ -7,7 +7,7 @@ out/page.html           all of it to look at                       out/checkpoin
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -17,24 +17,25 @@ import msgspec
 import numpy as np
 import torch
 
-from clser.models import calibrate, measures, page, results, saved, systems
-from clser.models.answers import logits_of, tokeniser_of
-from clser.models.batches import Examples, Take, Tokenise, class_masks
+from clser.models import page, results, saved, systems
+from clser.models.answers import tokeniser_of
 from clser.models.checkpoint import Place
-from clser.models.data import splits, variants
-from clser.models.data.cache import FeatureCache
+from clser.models.data import splits
+from clser.models.data.cache import FeatureCache, Take
 from clser.models.data.clips import Clip, Sound
 from clser.models.data.corpora import Text, read_speech, read_texts
+from clser.models.data.front_features import by_front, samples_of
 from clser.models.data.splits import Fold
 from clser.models.data.stacks import Partners, Stacking
+from clser.models.data.takes import clean_take, disturbed_take, surroundings
 from clser.models.errors import ClserError, GivenError
+from clser.models.examples import Examples, TakeFeatures, Tokenise, class_masks
 from clser.models.export import export
 from clser.models.labels import HEADS
 from clser.models.plan import Plan
 from clser.models.saved import Trained
-from clser.models.train import Running, Validation, Watcher, train
-
-Array = np.ndarray[Any, Any]
+from clser.models.train import Running, Watcher, train
+from clser.models.validation import Validation
 
 DEV = frozenset({"dev", "valid", "validation"})
 TEST = frozenset({"test"})
@@ -99,14 +100,17 @@ def fit(
         prepared.system, prepared.examples, prepared.validation, plan, out,
         watcher=watcher, seed=seed, fold=fold.name, resume=resume, running=running,
     )  # fmt: skip
-    calibration = _calibrate(system, examples, prepared.validation, plan, running.device)
+    calibration = results.calibration_of(system, examples, prepared.validation, plan, running.device)
     about = Trained(
         system=plan.system, settings=plan.settings, heads=examples.heads, calibration=calibration,
         trained_on=plan.corpora if examples.clean is not None else (), texts=plan.texts if examples.tokenise else (),
         seed=seed, fold=fold.name, plan=msgspec.to_builtins(plan),
     )  # fmt: skip
     path = saved.save(out, system, about)
-    found = _test(system, examples, calibration, prepared, out, device=running.device)
+    found = {"system": plan.system, "fold": fold.name, "seed": seed}
+    found |= results.figures(
+        system, examples, fold, prepared.validation, plan, calibration=calibration, out=out, device=running.device
+    )
     found |= {"best_epoch": place.best_epoch, "valid_uar": place.best if place.best >= 0 else None}
     found["digest"] = saved.about_of(path).digest
     if plan.onnx and system.fronts:
@@ -204,7 +208,7 @@ def _fold(plan: Plan, clips: Sequence[Clip], asked: str) -> Fold:
 def _examples(
     plan: Plan, system: Any, clips: Sequence[Clip], fold: Fold, *, corpora: Path, cache: Path, watcher: Watcher
 ) -> Examples:
-    samples = {name: variants.samples_of(name) for name in system.fronts}
+    samples = {name: samples_of(name) for name in system.fronts}
     uneven = [name for name, size in samples.items() if system.frame_samples % size]
     assert not uneven, f"{plan.system}: its frame of {system.frame_samples} samples is no multiple of {uneven}"
     ratios = {name: system.frame_samples // size for name, size in samples.items()}
@@ -218,74 +222,22 @@ def _examples(
     def read(clip: Clip) -> Sound:
         return decoded.clip(place[clip])[:, 0].astype(np.float32) / 32768.0
 
-    store = FeatureCache(cache, read=read, _content=store._content)
-    make: Callable[[Any], Take] = lambda take: Take.of(  # noqa: E731 - it closes over six things
-        variants.by_front(system.fronts, clips, take, store, watcher.line), ratios
-    )
-    clean = make(variants.clean_take())
-    around = variants.surroundings(corpora, plan.takes)
+    store = store.reading(read)
+
+    def make(take: Take) -> TakeFeatures:
+        return TakeFeatures.of(by_front(system.fronts, clips, take, store, watcher.line), ratios)
+
+    clean = make(clean_take())
+    around = surroundings(corpora, plan.takes)
     stacking = None
     if plan.takes.stacked:
         stacking = Stacking(Partners(clips, fold.train), lambda index: read(clips[index]), plan.takes.stacked)
     takes = [
-        make(variants.disturbed_take(number, clips, plan.takes, around, stacking))
-        for number in range(1, plan.takes.count + 1)
+        make(disturbed_take(number, clips, plan.takes, around, stacking)) for number in range(1, plan.takes.count + 1)
     ]
     if plan.takes.clean or not takes:
         takes.insert(0, clean)
     return Examples(heads, clips, clean, takes, fold.train, ratios, system.frame_samples)
-
-
-def _calibrate(system: Any, examples: Examples, validation: Validation, plan: Plan, device: str) -> saved.Calibration:
-    """A temperature (and offsets) under which the validation speakers' classes are likeliest."""
-    if plan.calibration == "none" or not len(validation.clips):
-        return saved.Calibration()
-    logits_NH = logits_of(system, examples, validation.clips, device=device)
-    clips = [examples.clips[n] for n in validation.clips]
-    fitted = calibrate.fit(logits_NH, clips, heads=examples.heads, offsets=plan.calibration == "offsets")
-    return saved.Calibration(fitted.temperature, tuple(float(x) for x in fitted.offset_H))
-
-
-def _test(
-    system: Any, examples: Examples, calibration: saved.Calibration, prepared: Prepared, out: Path, *, device: str
-) -> dict[str, Any]:
-    """Figures for who was held out: the fold's speakers, else the validation's."""
-    fold, validation = prepared.fold, prepared.validation
-    on = fold.test if fold.test and examples.clean is not None else validation.clips
-    found: dict[str, Any] = {
-        "system": prepared.plan.system,
-        "fold": fold.name,
-        "seed": prepared.seed,
-        "on": "test" if fold.test else "validation",
-    }
-    limited = variants.limits_s(examples.clips)
-    if len(on):
-        clips = [examples.clips[n] for n in on]
-        logits_NH = results.calibrated(logits_of(system, examples, on, device=device), calibration)
-        found["rows"] = measures.rows(logits_NH, clips, examples.heads, limited)
-        found["mean_uar"] = measures.mean_uar(found["rows"])
-        answers = {"logits": logits_NH}
-        if examples.clean_NX is not None:
-            found["enrolled"], after = results.enrolled(
-                system, examples, on, prepared.plan.enrolled_test,
-                calibration=calibration, limited=limited, device=device,
-            )  # fmt: skip
-            answers |= after
-        _keep(out / "answers.npz", answers, clips, examples.heads)
-    if len(validation.texts):
-        logits_NH = logits_of(system, examples, (), validation.texts, device=device)
-        if len(on):
-            found["paired"] = results.paired(system, examples, on, validation.texts, limited=limited, device=device)
-        found["texts"] = measures.text_rows(logits_NH, [examples.texts[n] for n in validation.texts], examples.heads)
-    return found
-
-
-def _keep(path: Path, answers: Mapping[str, Array], clips: Sequence[Clip], heads: Sequence[str]) -> None:
-    """The answers themselves, for what compares systems clip by clip."""
-    told = {
-        name: np.array([getattr(clip, name) for clip in clips]) for name in ("name", "corpus", "speaker", "emotion")
-    }
-    np.savez(path, heads=np.array(heads), allow_pickle=False, **told, **answers)
 
 
 def _told(found: dict[str, Any], out: Path, place: Place) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
@@ -15,14 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clser.models import systems
+from clser.models.encoders.hub_frames import is_hub
 from clser.models.errors import GivenError, MissingError
 from clser.models.features import fronts
 
 KEY = "clser"
 FILE = "model.safetensors"
 FORMAT = 1
-HUB = "hub:"
 LICENCE = "research and non-commercial use: the recordings it was trained on ask for it"
+
+
+Array = np.ndarray[Any, Any]
 
 
 class Calibration(Struct, frozen=True):
@@ -31,6 +35,11 @@ class Calibration(Struct, frozen=True):
     temperature: float = 1.0
     offsets: tuple[float, ...] = ()
     """One a head; empty: none."""
+
+    def apply(self, logits_NH: Array) -> Array:
+        """Logits whose softmax is the probability."""
+        offset_H = np.array(self.offsets) if self.offsets else 0.0
+        return np.asarray(logits_NH / self.temperature + offset_H, np.float32)
 
 
 class Trained(Struct, frozen=True):
@@ -131,14 +140,15 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
 
 def front_digests(names: Sequence[str]) -> dict[str, str]:
     """How each front is computed; of a pretrained encoder its name alone is known."""
-    return {name: name if name.startswith(HUB) else fronts.digest(name) for name in names}
+    return {name: name if is_hub(name) else fronts.digest(name) for name in names}
 
 
 def _read(path: Path) -> tuple[Trained, dict[str, Tensor]]:
     try:
         with safe_open(str(path), "pt") as file:
             said = (file.metadata() or {}).get(KEY)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            names = file.keys()
+            weights = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise GivenError(
             f"{path}: it is no safetensors file ({error}); give one that `clser-models train` wrote"

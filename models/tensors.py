@@ -1,7 +1,9 @@
 """What layers, encoders and systems hand to one another.
 
-Letters: B rows, T steps, D channels. Streaming state is an argument and a result: a NamedTuple of tensors [B, ...] (or of
-such tuples), zeros at the start. `length_B` says how many of the T steps are real in each row; padding touches no state.
+Letters: B rows, T steps, K steps picked, D channels, X any number of axes.
+
+Streaming state is an argument and a result: a NamedTuple of tensors [B, ...] (or of such tuples), zeros at the start.
+`length_B` says how many of the T steps are real in each row; padding touches no state.
 """
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
@@ -61,11 +63,24 @@ def real(length_B: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=length_B.device)[None] < length_B[:, None]
 
 
+def picked(x_BTX: Tensor, at_BK: Tensor) -> Tensor:
+    """[B, K, ...]: each row at its own steps."""
+    return x_BTX[torch.arange(at_BK.shape[0], device=at_BK.device)[:, None], at_BK]
+
+
+def at_end(start_BX: Tensor, x_BTX: Tensor, length_B: Tensor) -> Tensor:
+    """[B, ...]: what stands after each row's own steps; `start_BX` where it has none."""
+    return from_step(torch.cat((start_BX[:, None], x_BTX), 1), 1, length_B)[:, 0]
+
+
 def after(history_BKD: Tensor, x_BTD: Tensor, length_B: Tensor) -> Tensor:
     """The last K steps of history and x together, counted back from each row's own end: [B, K, D]."""
-    keep = history_BKD.shape[1]
-    both_BTD = torch.cat((history_BKD, x_BTD), 1)
-    # rows chosen from one long list: an exported graph copies them whole
-    first_B = torch.arange(both_BTD.shape[0], device=length_B.device) * both_BTD.shape[1] + length_B
-    at_BK = first_B[:, None] + torch.arange(keep, device=length_B.device)
-    return both_BTD.flatten(0, 1).index_select(0, at_BK.flatten()).reshape(-1, keep, both_BTD.shape[2])
+    return from_step(torch.cat((history_BKD, x_BTD), 1), history_BKD.shape[1], length_B)
+
+
+def from_step(x_BTX: Tensor, count: int, first_B: Tensor) -> Tensor:
+    """[B, count, ...]: so many steps of each row, from its own first one on."""
+    # Whole steps picked from all rows laid end to end: a runtime copies those at once, and `gather` number by number.
+    begin_B = torch.arange(x_BTX.shape[0], device=first_B.device) * x_BTX.shape[1] + first_B
+    at_BK = begin_B[:, None] + torch.arange(count, device=first_B.device)
+    return x_BTX.flatten(0, 1).index_select(0, at_BK.flatten()).reshape(-1, count, *x_BTX.shape[2:])

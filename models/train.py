@@ -6,7 +6,6 @@ Letters: B rows, K asked frames, H heads.
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clser.models import checkpoint, evaluate
-from clser.models.answers import answer, fit_inputs, known_of, logits_of
-from clser.models.batches import Batch, Drawer, Examples, sampled_frames
+from clser.models import checkpoint
+from clser.models.answers import answer, fit_inputs, known_of
+from clser.models.batches import Batch, Drawer, sampled_frames
 from clser.models.checkpoint import Place
 from clser.models.errors import ClserError, FailedError, GivenError
+from clser.models.examples import Examples
 from clser.models.losses import cross_entropy, focal, inverse_frequency
+from clser.models.optimise import move_average, on_plateau, optimiser_of, rate
 from clser.models.plan import Loss, Plan
+from clser.models.validation import Validation, judge
 
-BETAS = (0.9, 0.98)
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.jsonl"
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
@@ -60,14 +61,6 @@ class Running:
     """Asked after each step; True: write a checkpoint and raise StoppedError."""
     events: Callable[[Mapping[str, Any]], None] = lambda line: None
     """Gets each epoch's line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """By what one chooses: clips, texts, or both."""
-
-    clips: Sequence[int] = ()
-    texts: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -118,9 +111,7 @@ def train(
         raise GivenError(f"{out} holds a run that was begun: ask to resume it (--resume), or give another folder")
     # What a system takes from its training data is the same every time, and the checkpoint has it too.
     fit_inputs(system, examples)
-    if hasattr(system, "enrol") and examples.clean is not None:
-        known = tuple(known_of(system, take, examples.ratios) for take in examples.takes)
-        examples = replace(examples, known_TNX=known, clean_NX=known_of(system, examples.clean, examples.ratios))
+    examples = _with_known(system, examples)
     run = _begin(system, examples, plan, seed, running)
     if path.exists():
         run.place, states = checkpoint.read(path, asked)
@@ -142,6 +133,14 @@ def train(
     if run.best is not None and plan.optimiser.keep == "best":
         trained.load_state_dict(run.best)
     return trained.eval(), examples, run.place
+
+
+def _with_known(system: Any, examples: Examples) -> Examples:
+    """With what each clip tells of its speaker, where the system can use that."""
+    if not hasattr(system, "enrol") or examples.clean is None:
+        return examples
+    known = tuple(known_of(system, take, examples.ratios) for take in examples.takes)
+    return replace(examples, known_TNX=known, clean_NX=known_of(system, examples.clean, examples.ratios))
 
 
 def asked_of(plan: Plan, examples: Examples, validation: Validation, seed: int, fold: str) -> dict[str, Any]:
@@ -190,7 +189,7 @@ def _begin(system: Any, examples: Examples, plan: Plan, seed: int, running: Runn
     if plan.loss.weighted:
         said = [examples.target(n) for n in examples.indices] + [examples.text_target(n) for n in examples.text_indices]
         weight_H = inverse_frequency(torch.stack(said).sum(0)).to(device)
-    optimiser = torch.optim.AdamW(_groups(net, plan.optimiser.weight_decay), plan.optimiser.learning_rate, BETAS)
+    optimiser = optimiser_of(net, plan.optimiser)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
     return _Run(plan, net, average, optimiser, scaler, Drawer(examples, plan, seed), running, weight_H)
 
@@ -225,7 +224,7 @@ def _epoch(run: _Run, seed: int, save: Callable[[], None], watcher: Watcher) -> 
 def _step(run: _Run, batch: Batch, least: int) -> float:
     asked = run.plan.optimiser
     for group in run.optimiser.param_groups:
-        group["lr"] = asked.learning_rate * run.place.scale * _rate(run)
+        group["lr"] = asked.learning_rate * run.place.scale * rate(asked, run.steps, run.drawer.steps)
     kind = batch.frames_B.device.type
     with torch.autocast(kind, HALF.get(kind, torch.bfloat16), enabled=asked.precision == "half"):
         loss = loss_of(run.net, batch, run.plan.loss, least, run.weight_H)
@@ -240,30 +239,8 @@ def _step(run: _Run, batch: Batch, least: int) -> float:
     nn.utils.clip_grad_norm_([p for p in run.net.parameters() if p.grad is not None], asked.clip)
     run.scaler.step(run.optimiser)
     run.scaler.update()
-    _average(run.average, run.net, asked.averaging if run.steps else 0.0)
+    move_average(run.average, run.net, asked.averaging if run.steps else 0.0)
     return float(loss.detach())
-
-
-def _average(average: Any, net: Any, keep: float) -> None:
-    """Moves the averaged weights towards the net's; what is no weight (statistics of a batch norm) is copied."""
-    with torch.no_grad():
-        pairs = [(a, b) for a, b in zip(average.parameters(), net.parameters(), strict=True) if b.requires_grad]
-        if pairs:
-            torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1.0 - keep)
-        for a, b in zip(average.buffers(), net.buffers(), strict=True):
-            a.copy_(b)
-
-
-def _rate(run: _Run) -> float:
-    """What the learning rate is multiplied with at this step: up in a line, then down half a cosine."""
-    asked = run.plan.optimiser
-    total = asked.epochs * run.drawer.steps
-    warm = max(1, round(total * asked.warmup))
-    if run.steps < warm:
-        return (run.steps + 1) / warm
-    if asked.schedule == "plateau":
-        return 1.0
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (run.steps - warm) / max(1, total - warm)))
 
 
 def _close_epoch(run: _Run, examples: Examples, validation: Validation) -> dict[str, Any]:
@@ -280,7 +257,7 @@ def _close_epoch(run: _Run, examples: Examples, validation: Validation) -> dict[
         if line["valid_uar"] > place.best:
             place.best, place.best_epoch = line["valid_uar"], place.epoch
             run.best = {name: part.detach().cpu().clone() for name, part in run.average.state_dict().items()}
-        _on_plateau(place, line["valid_uar"], asked.plateau_epochs, asked.plateau_factor, asked.schedule)
+        on_plateau(place, line["valid_uar"], asked)
     place.lines.append(line)
     place.epoch, place.step, place.losses, place.took_s = place.epoch + 1, 0, [], 0.0
     waited = place.epoch - 1 - place.best_epoch
@@ -288,59 +265,10 @@ def _close_epoch(run: _Run, examples: Examples, validation: Validation) -> dict[
     return line
 
 
-def _on_plateau(place: Place, value: float, epochs: int, factor: float, schedule: str) -> None:
-    if value > place.plateau_best:
-        place.plateau_best, place.plateau_epochs = value, 0
-        return
-    place.plateau_epochs += 1
-    if schedule == "plateau" and place.plateau_epochs >= epochs:
-        place.scale, place.plateau_epochs = place.scale * factor, 0
-
-
-def judge(system: Any, examples: Examples, validation: Validation, device: str) -> dict[str, Any]:
-    """The mean over corpora of the UAR over each one's own classes, and the likelihood; voices and words count alike."""
-    system.eval()
-    uars, nlls = [], []
-    by_corpus: dict[str, float] = {}
-    kinds: tuple[tuple[Sequence[int], Sequence[Any], bool], ...] = (
-        (validation.clips, examples.clips, True),
-        (validation.texts, examples.texts, False),
-    )
-    for asked, records, voiced in kinds:
-        if not len(asked):
-            continue
-        logits_NH = logits_of(system, examples, asked if voiced else (), () if voiced else asked, device=device)
-        corpora = [records[n].corpus for n in asked]
-        target = examples.target if voiced else examples.text_target
-        true_N = np.array([int(target(n).argmax()) for n in asked])
-        mask_NH = np.stack([examples.masks[corpus].numpy() for corpus in corpora])
-        probability_NH = evaluate.softmax(np.where(mask_NH == 0.0, logits_NH, -np.inf))
-        each = evaluate.uar_by(corpora, true_N, probability_NH.argmax(1), len(examples.heads))
-        by_corpus |= each
-        uars.append(float(np.mean(list(each.values()))))
-        nlls.append(evaluate.nll(probability_NH, true_N))
-    if not uars:
-        return {}
-    rounded = {corpus: round(value, 4) for corpus, value in by_corpus.items()}
-    return {
-        "valid_uar": round(float(np.mean(uars)), 4),
-        "valid_nll": round(float(np.mean(nlls)), 4),
-        "by_corpus": rounded,
-    }
-
-
 def describe(line: Mapping[str, Any], epochs: int) -> str:
     """An epoch's line for people."""
     valid = f", validation UAR {100 * line['valid_uar']:.1f} %" if "valid_uar" in line else ""
     return f"epoch {line['epoch'] + 1}/{epochs}: loss {line['loss']:.3f}{valid}, {line['took_s']:.0f} s"
-
-
-def _groups(net: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Norms, biases and other vectors are not decayed; what is frozen is not trained."""
-    trained = [p for p in net.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.dim() > 1]
-    plain = [p for p in trained if p.dim() <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 def _rewrite(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

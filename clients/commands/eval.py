@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clser.clients.commands import through_engine
-from clser.clients.commands.lint import classes as classes_of
+from clser.clients.commands.lint import asked_classes
+from clser.clients.commands.systems import add_zoo
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import SAMPLE_RATE_HZ
@@ -65,9 +66,7 @@ def add_parser(inner: Any) -> None:
         "--words", action="store_true", help="a trained system that reads is given the column `text` too"
     )
     action.add_argument("--seed", type=int, default=0, metavar="N", help="which clips are heard first (default: 0)")
-    action.add_argument(
-        "--zoo", action="append", default=[], type=Path, metavar="DIR", help="more systems, a file each"
-    )
+    add_zoo(action)
     action.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -75,9 +74,11 @@ def run(given: argparse.Namespace) -> int:
     """The command."""
     if given.enrol is not None and not 0 <= given.enrol <= MOST:
         raise GivenError(f"--enrol {given.enrol}: give a number of clips from 0 to {MOST}")
+    if given.words and (given.stream or not is_trained(given.model)):
+        heard_by = "the engine" if given.stream else f"model {given.model}"
+        raise GivenError(f"--words: {heard_by} is given none; leave it out, or judge a trained folder without --stream")
     clips = read_manifest(given.manifest, given.audio)
-    names = tuple(dict.fromkeys(clip.emotion for clip in clips))
-    wanted = classes_of(given.classes) if given.classes else names
+    wanted = asked_classes(given.classes) or tuple(dict.fromkeys(clip.emotion for clip in clips))
     heard: dict[tuple[str, str], list[int]] = {}
     scored = list(range(len(clips)))
     if given.enrol is not None:

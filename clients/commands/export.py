@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clser.clients.commands.systems import need_torch
-from clser.engine.errors import GivenError
-from clser.engine.shipped import model_path
+from clser.clients.commands.systems import add_zoo, need_torch
+from clser.engine.errors import GivenError, MissingError
+from clser.engine.shipped import installed, model_path
 
 NAME = "export"
 HELP = "write a trained system as one ONNX file, which the engine plays without torch"
@@ -26,9 +26,7 @@ def add_parser(inner: Any) -> None:
     )
     action.add_argument("--onnx", required=True, type=Path, metavar="PATH", help="the file to write")
     action.add_argument("--int8", action="store_true", help="weights of 8 bits; refused where labels would change")
-    action.add_argument(
-        "--zoo", action="append", default=[], type=Path, metavar="DIR", help="more systems, a file each"
-    )
+    add_zoo(action)
     action.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -55,5 +53,8 @@ def opened(model: str, zoo: Sequence[Path]) -> tuple[Any, Any]:
         raise GivenError(f"--model {model}: that is an ONNX file already; give a folder of `clser-models train`")
     if path.is_dir() or path.suffix == ".safetensors":
         return import_module("clser.models.saved").load(path, zoo)  # type: ignore[no-any-return]  # systems are Any
-    found = model_path(model)
-    return import_module("clser.models.export").shipped(found)  # type: ignore[no-any-return]
+    if model not in installed():
+        raise MissingError(
+            f"model {model!r} is unknown: give a folder of `clser-models train`, or one of {', '.join(installed())}"
+        )
+    return import_module("clser.models.export").shipped(model_path(model))  # type: ignore[no-any-return]

@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clser.clients.commands.train import FOLDER_VARIABLE, corpora_folder
-from clser.engine.errors import GivenError
+from clser.engine.errors import GivenError, MissingError
+from clser.models.data.corpora import FOLDER_VARIABLE, corpora_folder
 
 NAME = "lint"
 HELP = "look for what makes figures better than the model: leaks, and labels that follow from something else (exit 1)"
@@ -30,14 +30,15 @@ def add_parser(inner: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit 1 where there are errors."""
+    if given.folds is not None and given.folds < 2:
+        raise GivenError(f"--folds {given.folds}: give 2 or more, or leave it out")
     linter = import_module("clser.models.data.lint")
     clips = _clips(given)
     findings = list(linter.lint(clips))
     if given.folds:
         folds = import_module("clser.models.data.splits").grouped_folds(clips, given.folds)
-        across = import_module("clser.models.data.lint").lint
         known = {(f.rule, f.what) for f in findings}
-        findings += [f for fold in folds for f in across(clips, fold) if (f.rule, f.what) not in known]
+        findings += [f for fold in folds for f in linter.lint(clips, fold) if (f.rule, f.what) not in known]
     if given.json:
         print(json.dumps({"clips": len(clips), "findings": [asdict(finding) for finding in findings]}))
     else:
@@ -52,9 +53,12 @@ def _clips(given: argparse.Namespace) -> list[Any]:
     else:
         folder = corpora_folder(given.corpora)
         there = [name for name in data.SPEECH if (folder / name / "manifest.csv").exists()]
+        if not there:
+            raise MissingError(
+                f"no corpora in {folder}: a folder each is looked for, with a manifest.csv; give --manifest CSV for one of your own"
+            )
         clips = data.read_speech(folder, given.corpus or there)
-    if given.classes:
-        wanted = classes(given.classes)
+    if wanted := asked_classes(given.classes):
         clips = [clip for clip in clips if clip.emotion in wanted]
         if not clips:
             raise GivenError(
@@ -63,7 +67,10 @@ def _clips(given: argparse.Namespace) -> list[Any]:
     return list(clips)
 
 
-def classes(text: str) -> tuple[str, ...]:
-    """`a,b,c` in the project's own names."""
+def asked_classes(text: str | None) -> tuple[str, ...]:
+    """`a,b,c` in the project's own names; of None, none."""
     canonical = import_module("clser.models.data.emotions").canonical
-    return tuple(dict.fromkeys(canonical(name.strip()) for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(canonical(name.strip()) for name in (text or "").split(",") if name.strip()))
+    if text is not None and not names:
+        raise GivenError(f"--classes {text!r}: it names no emotion; give some, with commas, or leave it out")
+    return names

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,18 @@ import msgspec
 
 from clser.clients.commands import doctor
 from clser.clients.commands.shell import Parser, parser, run, set_up_log
+from clser.clients.commands.systems import add_zoo
 from clser.engine.errors import ClserError, MissingError
 from clser.engine.shipped import installed, model_path
 
 NOT_WORKING = 3
-ELSEWHERE = ("train", "eval", "lint", "export")
+ELSEWHERE = ("train", "eval", "lint", "export", "pull")
 """Actions with a module of their own here, loaded when they are asked for: `add_parser(inner)` and `run(given)`."""
 
 
 def _parser(action: str = "") -> Parser:
     """With the arguments of all actions; or, where one of this file is asked for, of these alone."""
-    made = parser("clser-models", "The models and systems that are here. Nothing is downloaded.")
+    made = parser("clser-models", "The models and systems that are here. Nothing is downloaded but by `pull`.")
     inner = made.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     for name, what in (
         ("list", "the installed models, and the systems that can be trained"),
@@ -37,9 +37,7 @@ def _parser(action: str = "") -> Parser:
                 "name", metavar="NAME", help="a name of `clser-models list`, an .onnx file, or a trained folder"
             )
         if name in ("list", "show"):
-            made_here.add_argument(
-                "--zoo", action="append", default=[], type=Path, metavar="DIR", help="more systems, a file each"
-            )
+            add_zoo(made_here)
         if name == "show":
             made_here.add_argument("--system", action="store_true", help="the system, where a model has that name too")
         if name != "card":
@@ -52,8 +50,7 @@ def _parser(action: str = "") -> Parser:
 
 def _elsewhere() -> dict[str, Any]:
     """The modules of the other actions."""
-    names = {name: f"clser.clients.commands.{name}" for name in ELSEWHERE}
-    return {name: import_module(module) for name, module in names.items() if find_spec(module) is not None}
+    return {name: import_module(f"clser.clients.commands.{name}") for name in ELSEWHERE}
 
 
 def about(name: str) -> dict[str, Any]:
@@ -106,10 +103,9 @@ def _said(given: argparse.Namespace) -> tuple[dict[str, Any], Sequence[str]]:
     if given.system or (not is_model and systems.torch_is_here() and systems.exists(given.name, given.zoo)):
         systems.need_torch()
         return (said := systems.description(given.name, given.zoo)), systems.lines(said)
-    if not is_model and not systems.torch_is_here():
-        raise MissingError(
-            f"model {given.name!r} is unknown: installed are {', '.join(installed())}; {systems.NEEDS_TORCH}"
-        )
+    if not is_model:
+        others = "`clser-models list` names the systems" if systems.torch_is_here() else systems.NEEDS_TORCH
+        raise MissingError(f"model {given.name!r} is unknown: installed are {', '.join(installed())}; {others}")
     return (said := about(given.name)), _pairs(said)
 
 

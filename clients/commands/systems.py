@@ -1,5 +1,6 @@
 """What `clser-models` says of the systems in the zoo, and of trained ones. Loads torch, where it is there."""
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -14,6 +15,19 @@ from clser.engine.errors import ClserError, MissingError
 
 NEEDS_TORCH = "systems are listed, shown and exported with torch: pip install 'clser-stream[torch]'"
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def add_zoo(action: argparse.ArgumentParser) -> None:
+    """`--zoo DIR`, for the actions that build systems."""
+    action.add_argument(
+        "--zoo", action="append", default=[], type=_folder, metavar="DIR", help="more systems, a file each"
+    )
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise MissingError(f"--zoo {text}: there is no such folder")
+    return Path(text)
 
 
 def torch_is_here() -> bool:
@@ -105,7 +119,7 @@ def kind(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [
-            f"{sign} {getattr(meta, name)}" for meta in inner[1:] for name, sign in BOUNDS.items() if _has(meta, name)
+            f"{sign} {getattr(meta, name):g}" for meta in inner[1:] for name, sign in BOUNDS.items() if _has(meta, name)
         ]
         return " ".join([kind(inner[0]), *bounds])
     if origin is Literal:

@@ -9,16 +9,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from clser.clients.commands.systems import add_zoo
+from clser.engine.backends.devices import DEVICE
 from clser.engine.errors import GivenError, MissingError
+from clser.models.data.corpora import FOLDER_VARIABLE, corpora_folder
 
 NAME = "train"
 HELP = "train a system of the zoo on corpora; stopped or killed, it goes on with --resume"
-FOLDER_VARIABLE = "CLSER_CORPORA"
 CACHE_VARIABLE = "CLSER_CACHE"
 
 
@@ -34,9 +37,7 @@ def add_parser(inner: Any) -> None:
     action.add_argument(
         "--set", action="append", default=[], dest="changes", metavar="KEY=VALUE", help="such as optimiser.epochs=8"
     )
-    action.add_argument(
-        "--zoo", action="append", default=[], type=Path, metavar="DIR", help="more systems, a file each"
-    )
+    add_zoo(action)
     action.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     action.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (default: its own choice)")
     action.add_argument(
@@ -55,11 +56,14 @@ def add_parser(inner: Any) -> None:
 def run(given: argparse.Namespace) -> int:
     """The command."""
     torch, runs, plan, training = _needed()
+    if given.threads < 0:
+        raise GivenError(f"--threads {given.threads}: give a number of threads, or 0 for torch's own choice")
     if given.threads:
         torch.set_num_threads(given.threads)
-    if given.device.startswith("cuda") and not torch.cuda.is_available():
-        raise MissingError(f"--device {given.device}: torch finds no GPU here; use --device cpu")
+    _check_device(torch, given.device)
     asked = plan.load(given.config, given.changes)
+    for option, folder in (("--out", given.out), ("--cache", cache_folder(given.cache))):
+        _can_write(option, folder)
     with _watching() as watcher:
         prepared = runs.prepare(
             asked, corpora_folder(given.corpora), cache_folder(given.cache), watcher,
@@ -75,14 +79,25 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def corpora_folder(given: str | None) -> Path:
-    """The folder given, or the one the environment names."""
-    folder = given or os.environ.get(FOLDER_VARIABLE)
-    if not folder:
-        raise GivenError(f"no corpora: give --corpora DIR, or set {FOLDER_VARIABLE}")
-    if not Path(folder).is_dir():
-        raise MissingError(f"no corpora: {folder} is no folder; correct --corpora or {FOLDER_VARIABLE}")
-    return Path(folder)
+def _check_device(torch: Any, device: str) -> None:
+    if not DEVICE.fullmatch(device):
+        raise GivenError(f"--device {device}: give cpu or cuda:N")
+    count = torch.cuda.device_count()
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
+        found = f"{count} GPUs, counted from 0" if count else "no GPU"
+        raise MissingError(f"--device {device}: torch finds {found} here; use --device cpu")
+
+
+def _can_write(option: str, folder: Path) -> None:
+    """Found out before the corpora are read, rather than after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise GivenError(
+            f"{option} {folder}: nothing can be written there ({error.strerror}); give another folder"
+        ) from error
 
 
 def cache_folder(given: Path | None) -> Path:

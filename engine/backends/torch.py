@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -154,7 +155,10 @@ def _open(path: Path) -> tuple[live.Live | live.Windowed, VoiceCard]:
     said = _said(path)
     if said is not None and _was_trained(said):
         system, about = saved.load(path)
-        return live.live(system, about.calibration), read_card(json.dumps(live.card(system, about)), path)
+        card = read_card(json.dumps(live.card(system, about)), path)
+        if about.digest:  # of the weights, as its page and figures name them
+            card = msgspec.structs.replace(card, digest=about.digest)
+        return live.live(system, about.calibration), card
     card = _card(said, path)
     return live.live(from_weights(_weights(path), path)), card
 

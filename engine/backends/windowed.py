@@ -33,9 +33,8 @@ class Heard(NamedTuple):
 class Due(NamedTuple):
     """An answer to compute."""
 
-    row: int
     frame: int
-    """Of the row, from 1."""
+    """Of its row, from 1."""
     sound_TS: Samples
     stands: bool
     """It counts for the frames that follow, too."""
@@ -52,18 +51,18 @@ class Windowed:
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         sounds = np.split(pcm.reshape(-1, self._card.frame_samples), np.cumsum([row.frames for row in rows])[:-1])
         before = [self._before(row) for row in rows]
-        due = [each for n, row in enumerate(rows) for each in self._due(n, row, before[n], sounds[n])]
-        said = self._compute([each.sound_TS for each in due])
+        joined = [np.concatenate((heard.recent_TS, new_TS)) for heard, new_TS in zip(before, sounds, strict=True)]
+        due = [self._due(*each) for each in zip(rows, before, joined, strict=True)]
+        said = iter(self._compute([each.sound_TS for own in due for each in own]))
         out = []
-        for n, row in enumerate(rows):
-            own = [(each, answer) for each, answer in zip(due, said, strict=True) if each.row == n]
-            answers_TH = np.repeat(before[n].answer_H[None], row.frames, 0)
-            for each, answer_H in own:
-                answers_TH[each.frame - 1 :] = answer_H
-            standing = [answer_H for each, answer_H in own if each.stands]
-            recent_TS = np.concatenate((before[n].recent_TS, sounds[n]))[-self._card.window_frames :]
-            answer_H = standing[-1] if standing else before[n].answer_H
-            self._kept[row.slot] = Heard(recent_TS.copy(), before[n].frames + row.frames, answer_H)
+        for row, heard, both_TS, own in zip(rows, before, joined, due, strict=True):
+            answers_TH = np.repeat(heard.answer_H[None], row.frames, 0)
+            standing_H = heard.answer_H
+            for each in own:
+                answers_TH[each.frame - 1 :] = answer_H = next(said)
+                standing_H = answer_H if each.stands else standing_H
+            recent_TS = both_TS[-self._card.window_frames :].copy()  # or all of `both_TS` would be kept
+            self._kept[row.slot] = Heard(recent_TS, heard.frames + row.frames, standing_H)
             out.append(answers_TH)
         return np.concatenate(out)
 
@@ -72,15 +71,14 @@ class Windowed:
         prior = Heard(nothing, 0, np.zeros(len(self._card.heads), np.float32))
         return prior if row.fresh else self._kept.get(row.slot, prior)
 
-    def _due(self, n: int, row: Row, before: Heard, sound_TS: Samples) -> list[Due]:
-        """By the hop, and after the last frame where that is asked for."""
-        both_TS = np.concatenate((before.recent_TS, sound_TS))
+    def _due(self, row: Row, before: Heard, both_TS: Samples) -> list[Due]:
+        """By the hop, and after the last frame where that is asked for. `both_TS`: what was kept, and the row's own."""
         known, hop, due = len(before.recent_TS), self._card.hop_frames, []
         for frame in range(1, row.frames + 1):
             stands = hop > 0 and (before.frames + frame) % hop == 0
             if stands or (row.anew and frame == row.frames):
                 end = known + frame
-                due.append(Due(n, frame, both_TS[max(0, end - self._card.window_frames) : end], stands))
+                due.append(Due(frame, both_TS[max(0, end - self._card.window_frames) : end], stands))
         return due
 
     def _compute(self, sounds: Sequence[Samples]) -> Numbers:

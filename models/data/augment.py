@@ -1,65 +1,25 @@
 """What happens to speech on its way to a microphone, done to clean recordings."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import soxr
 
-from clser.models.data.codecs import coded
-from clser.models.data.rooms import in_room
+from clser.models.data.clips import Sound
 from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 
-Sound = np.ndarray[Any, np.dtype[np.float32]]
 Item = TypeVar("Item", bound=Hashable)
 
 SPEED = 0.1
 GAIN_DB = 12.0
-NOISY = 0.45
 SNR_DB = (5.0, 30.0)
 LEAD_S, TRAIL_S = 0.4, 0.25
 SPEECH_BELOW_PEAK_DB = 35.0
 HUSH_DBFS = (-80.0, -55.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """How often each thing happens to a recording, and with what. The chances alone are its settings.
-
-    `Ways(...).change` can be the `change` of a `Take`, `Ways(...).config` its config.
-    """
-
-    noises: Sequence[Sound] = field(default=(), repr=False)
-    rooms: Sequence[Sound] = field(default=(), repr=False)
-    """Responses; with none, rooms are made up."""
-    noise: float = NOISY
-    room: float = 0.3
-    codec: float = 0.3
-    snr_db: tuple[float, float] = SNR_DB
-    speed: float = SPEED
-    gain_db: float = GAIN_DB
-
-    @property
-    def config(self) -> str:
-        """All that the outcome depends on."""
-        settings = {name: getattr(self, name) for name in ("noise", "room", "codec", "snr_db", "speed", "gain_db")}
-        return f"{settings} noises {_digest(self.noises)} rooms {_digest(self.rooms)}"
-
-    def change(self, sound: Sound, index: int, random: np.random.Generator) -> Sound:
-        """Cut as an engine would cut it, at another speed, in a room, with noise, at another level, through a codec."""
-        sound = cut_to_speech(sound, random.uniform(0.0, LEAD_S), random.uniform(0.0, TRAIL_S), random)
-        sound = at_speed(sound, random.uniform(1.0 - self.speed, 1.0 + self.speed))
-        if random.random() < self.room:
-            sound = in_room(sound, self.rooms, random)
-        if self.noises and random.random() < self.noise:
-            noise = self.noises[int(random.integers(len(self.noises)))]
-            sound = add_noise(sound, noise, random.uniform(*self.snr_db), random)
-        sound = np.asarray(np.clip(sound * _ratio(random.uniform(-self.gain_db, self.gain_db)), -1.0, 1.0), np.float32)
-        return np.clip(coded(sound, random), -1.0, 1.0) if random.random() < self.codec else sound
 
 
 def at_speed(sound: Sound, speed: float) -> Sound:
@@ -88,28 +48,11 @@ def _place(file: object, seed: int) -> float:
     return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=6).digest()) / 2.0**48
 
 
-def _digest(sounds: Sequence[Sound]) -> str:
-    whole = blake2b(digest_size=8)
-    for sound in sounds:
-        whole.update(len(sound).to_bytes(8) + np.ascontiguousarray(sound).tobytes())
-    return whole.hexdigest()
-
-
-def disturb(sound: Sound, noises: Sequence[Sound], random: np.random.Generator) -> Sound:
-    """Another take of a recording: cut to its speech as an engine would cut it, another speed, level and room noise."""
-    sound = cut_to_speech(sound, random.uniform(0.0, LEAD_S), random.uniform(0.0, TRAIL_S), random)
-    speed = random.uniform(1.0 - SPEED, 1.0 + SPEED)
-    sound = at_speed(sound, speed)
-    if noises and random.random() < NOISY:
-        sound = add_noise(sound, noises[int(random.integers(len(noises)))], random.uniform(*SNR_DB), random)
-    return np.asarray(np.clip(sound * _ratio(random.uniform(-GAIN_DB, GAIN_DB)), -1.0, 1.0), np.float32)
-
-
 def cut_to_speech(sound: Sound, lead_s: float, trail_s: float, random: np.random.Generator) -> Sound:
     """The clip from `lead_s` before its speech to `trail_s` after it; what it is too short for is near-silence."""
     first, last = speech_bounds(sound)
     begin, end = first - round(lead_s * SAMPLE_RATE_HZ), last + round(trail_s * SAMPLE_RATE_HZ)
-    hush = _ratio(random.uniform(*HUSH_DBFS))
+    hush = ratio(random.uniform(*HUSH_DBFS))
     before = hush * random.standard_normal(max(0, -begin))
     after = hush * random.standard_normal(max(0, end - len(sound)))
     return np.concatenate((before, sound[max(0, begin) : end], after)).astype(np.float32)
@@ -133,9 +76,10 @@ def add_noise(sound: Sound, noise: Sound, snr_db: float, random: np.random.Gener
     power = float(np.square(noise).mean())
     if power == 0.0:
         return sound
-    scale = np.sqrt(float(np.square(sound).mean()) / power) * _ratio(-snr_db)
+    scale = np.sqrt(float(np.square(sound).mean()) / power) * ratio(-snr_db)
     return np.asarray(sound + scale * noise, np.float32)
 
 
-def _ratio(db: float) -> float:
+def ratio(db: float) -> float:
+    """Decibels to a factor of amplitudes."""
     return float(10.0 ** (db / 20.0))

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -128,9 +128,11 @@ class FeatureCache:
         def compute(sound: Sound) -> Array:
             return np.round(np.clip(sound, -1.0, 32767 / 32768) * 32768.0).astype(np.int16)[:, None]
 
-        return FeatureCache(self.folder, "int16", self.read, self._content).features(
-            clips, "sound", compute, CLEAN, report
-        )
+        return replace(self, dtype="int16").features(clips, "sound", compute, CLEAN, report)
+
+    def reading(self, read: Callable[[Clip], Sound]) -> "FeatureCache":
+        """The same cache, which gets its sounds elsewhere; files whose bytes it knows are not read again."""
+        return replace(self, read=read)
 
     def _row(
         self, clips: Sequence[Clip], keys: Sequence[str], compute: Callable[[Sound], Array], take: Take

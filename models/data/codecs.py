@@ -8,10 +8,9 @@ import numpy as np
 import soundfile
 import soxr
 
+from clser.models.data.clips import Sound
 from clser.models.errors import MissingError
 from clser.models.features.constants import SAMPLE_RATE_HZ
-
-Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 OPUS_KBIT_S = (8.0, 24.0)
 MP3_KBIT_S = (16, 24, 32, 48)

@@ -1,13 +1,11 @@
 """Speech in a room: convolved with a response that was measured, or with one made up."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from clser.models.data.clips import Sound
 from clser.models.features.constants import SAMPLE_RATE_HZ
-
-Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 LONGEST_S = 1.5
 RT60_S = (0.15, 0.9)

@@ -32,33 +32,14 @@ class Fold:
     test: tuple[int, ...]
 
 
-def speaker_folds(
-    clips: Sequence[Clip], folds: int = FOLDS, never_tested: frozenset[str] = NEVER_TESTED
-) -> dict[str, int]:
-    """Each testable speaker's fold, the same for the same clips in any order.
+def grouped_folds(
+    clips: Sequence[Clip], folds: int = FOLDS, valid: float = VALID, never_tested: frozenset[str] = NEVER_TESTED
+) -> list[Fold]:
+    """`folds` folds; every speaker of a corpus that may be tested is tested once.
 
     A corpus's speakers are dealt out by gender, then by name; each corpus begins where the one before it ended, so that
     small corpora do not all leave the same fold empty.
     """
-    fold_of: dict[str, int] = {}
-    for (_, speaker), fold in _dealt(clips, folds, never_tested).items():
-        if speaker in fold_of:
-            raise ValueError(f"{speaker} stands in two corpora or under two genders")
-        fold_of[speaker] = fold
-    return fold_of
-
-
-def split(clips: Sequence[Clip], fold: int, fold_of: dict[str, int]) -> tuple[list[int], list[int]]:
-    """Indices of the clips to train on and to test on."""
-    train = [index for index, clip in enumerate(clips) if fold_of.get(clip.speaker) != fold]
-    test = [index for index, clip in enumerate(clips) if fold_of.get(clip.speaker) == fold]
-    return train, test
-
-
-def grouped_folds(
-    clips: Sequence[Clip], folds: int = FOLDS, valid: float = VALID, never_tested: frozenset[str] = NEVER_TESTED
-) -> list[Fold]:
-    """`folds` folds; every speaker of a corpus that may be tested is tested once."""
     fold_of = _dealt(clips, folds, never_tested)
     speakers = len(fold_of)
     if folds < 2 or speakers < folds:

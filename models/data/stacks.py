@@ -3,14 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from clser.models.data.clips import Clip
+from clser.models.data.clips import Clip, Sound
 from clser.models.features.constants import SAMPLE_RATE_HZ
-
-Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 GAP_S = (0.05, 0.4)
 EVEN_DB = 6.0

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clser.models.layers.mamba import Mamba, MambaState
+from clser.models.layers.mamba import Mamba, MambaState, RmsNorm
 
 Mode = Literal["paper", "as_released"]
 States = tuple[MambaState | tuple[()], ...]
@@ -44,8 +44,9 @@ class AudioMamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         self.width = width
         self.enter = nn.Linear(given, width)
         # Channels within: `width`, as the text encoder's 512 is the width its paper gives.
-        make = (lambda: PerFrame(width)) if mode == "as_released" else (lambda: Mamba(width, width))
-        self.layers = nn.ModuleList([make() for _ in range(layers)])
+        self.layers = nn.ModuleList(
+            [PerFrame(width) if mode == "as_released" else Mamba(width, width) for _ in range(layers)]
+        )
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(layers)])
         self.drop = nn.Dropout(drop)
 
@@ -61,17 +62,6 @@ class AudioMamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
             x_BSD = norm(x_BSD + self.drop(y_BSD))
             after.append(left)
         return x_BSD, tuple(after)
-
-
-class RmsNorm(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """A step over the root of its mean square."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale_D = nn.Parameter(torch.ones(width))
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        return x_BSD * torch.rsqrt(x_BSD.square().mean(-1, keepdim=True) + 1e-5) * self.scale_D
 
 
 class TextMamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clser.models.errors import GivenError
+from clser.models.layers.attention import mixed
 from clser.models.tensors import Sequences, real
 
 FUSIONS = ("mean", "concat", "weights")
@@ -57,10 +58,9 @@ class Fusion(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
     def forward(self, layers: Sequence[Tensor]) -> Tensor:
         if self.how == "concat":
             return torch.cat(tuple(layers), -1)
-        stacked_KBTD = torch.stack(tuple(layers))
         if self.weight_K is None:
-            return stacked_KBTD.mean(0)
-        return torch.einsum("k,kbtd->btd", torch.softmax(self.weight_K, 0).to(stacked_KBTD.dtype), stacked_KBTD)
+            return torch.stack(tuple(layers)).mean(0)
+        return mixed(layers, torch.softmax(self.weight_K, 0))
 
 
 class Reader(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any

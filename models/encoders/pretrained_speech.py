@@ -22,6 +22,7 @@ from clser.models.encoders.found import checkpoint, load, package, settings, ten
 from clser.models.encoders.layers_of import Choice, Layers, Reader
 from clser.models.encoders.whisper_speech import WhisperSpeech
 from clser.models.errors import GivenError
+from clser.models.layers.averages import mean
 from clser.models.tensors import Sequences, real
 
 HEAD = {"classifier.dense.weight", "classifier.out_proj.weight"}
@@ -76,9 +77,7 @@ class WaveformSpeech(Reader):
         if self.head is None:
             raise GivenError("this checkpoint has no regression head: open one that has, or train a head on its frames")
         last_BTD, _, frames_B = self._heard(pcm_BS, samples_B, False)
-        real_BT1 = real(frames_B, last_BTD.shape[1])[..., None]
-        mean_BD = (last_BTD.float() * real_BT1).sum(1) / frames_B.clamp_min(1)[:, None]
-        return self.head(mean_BD)
+        return self.head(mean(last_BTD, frames_B))
 
     def frames(self, samples_B: Tensor) -> Tensor:
         """How many frames that many samples give."""

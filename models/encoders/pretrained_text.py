@@ -80,27 +80,27 @@ def open_text(
     if dtype not in DTYPES:
         raise GivenError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     folder = checkpoint(name)
-    about = settings(folder)
-    family = about.get("model_type")
-    library = package("transformers")
-    options: dict[str, Any] = {"dtype": DTYPES[dtype]}
-    own_code = "AutoModel" in about.get("auto_map", {})
-    if own_code and not trust_remote_code:
-        raise GivenError(
-            f"{name} brings Python of its own, which is not run unless you say trust_remote_code=True. "
-            "For Jina v3 there is jinaai/jina-embeddings-v3-hf, which needs none"
-        )
-    if own_code:
-        options["trust_remote_code"] = True
-    elif family in NATIVE:
-        options["add_pooling_layer"] = False  # unused here, and missing from checkpoints of language models
-    else:
-        raise GivenError(f"{name} is a {family!r} checkpoint; the text encoders known here are {', '.join(NATIVE)}")
-    model = load(library.AutoModel, folder, **options)
+    options = _how_loaded(name, settings(folder), trust_remote_code)
+    model = load(package("transformers").AutoModel, folder, dtype=DTYPES[dtype], **options)
     if task is not None:
         add_adapter(model, folder / task.replace(".", "_").replace("-", "_"), task)
-    tokenizer = open_tokenizer(folder, trust_remote_code and own_code)
+    tokenizer = open_tokenizer(folder, options.get("trust_remote_code", False))
     return PretrainedText(model, tokenizer, Choice(layers, fusion, trainable_layers), most_tokens)
+
+
+def _how_loaded(name: str, about: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
+    """What the library is told beside the folder."""
+    family = about.get("model_type")
+    if "AutoModel" in about.get("auto_map", {}):
+        if not trust_remote_code:
+            raise GivenError(
+                f"{name} brings Python of its own, which is not run unless you say trust_remote_code=True. "
+                "For Jina v3 there is jinaai/jina-embeddings-v3-hf, which needs none"
+            )
+        return {"trust_remote_code": True}
+    if family not in NATIVE:
+        raise GivenError(f"{name} is a {family!r} checkpoint; the text encoders known here are {', '.join(NATIVE)}")
+    return {"add_pooling_layer": False}  # unused here, and missing from checkpoints of language models
 
 
 def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def pull(
 
 
 def _ask(hub: Any, name: str, **options: Any) -> Any:
-    errors = hub.errors
+    errors = import_module("huggingface_hub.errors")  # the package itself knows it only once it was asked for
     try:
         return hub.snapshot_download(name, **options)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:

@@ -6,8 +6,6 @@ The products of the attention and feed-forward layers are quantised while runnin
 its own range at each call); convolutions, norms and embeddings stay in float, where int8 costs more than it gives.
 """
 
-import json
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clser.models import onnx_files
 from clser.models.encoders.pretrained_speech import WaveformSpeech
 from clser.models.encoders.pretrained_text import PretrainedText, open_tokenizer, tokenise
 from clser.models.encoders.whisper_speech import WhisperSpeech
 from clser.models.errors import GivenError, MissingError
 from clser.models.tensors import Sequences
 
-OPSET = 18
 FILE = "encoder.onnx"
 TRACED_S = 1.0
 LARGEST_BYTES = 2**31 - 2**20  # what one file of this format holds
@@ -44,10 +41,8 @@ class OnnxEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: Mo
         path = Path(folder) / FILE
         if not path.is_file():
             raise MissingError(f"there is no {path}: give a folder that `quantise` wrote")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        about = json.loads(self.session.get_modelmeta().custom_metadata_map.get("clser", "{}"))
+        self.session = onnx_files.player(path, threads)
+        about = onnx_files.said_of(self.session)
         if about.get("contract") != "encoder":
             raise GivenError(f"{path} is no encoder: give a folder that `quantise` wrote")
         self.kind, self.width = str(about["kind"]), int(about["width"])
@@ -94,10 +89,11 @@ def quantise(encoder: Encoder, folder: str | Path, int8: bool = True) -> Path:
         _export(encoder.eval(), plain)
         if int8:
             small = Path(beside) / "int8.onnx"
-            _to_int8(plain, small)
+            options = {"use_external_data_format": _large(plain), "extra_options": {"MatMulConstBOnly": True}}
+            onnx_files.quantise(plain, small, OPERATIONS, **options)
             plain = small
         model = onnx.load(str(plain))
-        onnx.helper.set_model_props(model, {"clser": json.dumps(_about(encoder))})
+        onnx_files.describe(model, _about(encoder))
         _save(model, folder / FILE)
     if isinstance(encoder, PretrainedText):
         encoder.tokenizer.save_pretrained(folder)
@@ -126,19 +122,10 @@ def _export(encoder: Encoder, path: Path) -> None:
         torch.onnx.export(
             encoder, arguments, str(path), input_names=["input_BX", "length_B"], output_names=["x_BTD", "steps_B"],
             dynamic_axes={"input_BX": {0: "B", 1: "X"}, "length_B": {0: "B"}, "x_BTD": {0: "B", 1: "T"}, "steps_B": {0: "B"}},
-            opset_version=OPSET, dynamo=False,
+            opset_version=onnx_files.OPSET, dynamo=False,
         )  # fmt: skip
     finally:
         encoder.encoder.set_attn_implementation(chosen)
-
-
-def _to_int8(plain: Path, small: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 (pulls in much that playing does not need)
-
-    quantize_dynamic(
-        str(plain), str(small), op_types_to_quantize=OPERATIONS, weight_type=QuantType.QInt8, per_channel=True,
-        use_external_data_format=_large(plain), extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
 
 
 def _large(path: Path) -> bool:
@@ -155,12 +142,6 @@ def _save(model: Any, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The tracing exporter calls itself deprecated, and traces through the library's checks of shapes; both are meant."""
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)  # the quantiser tells every time that a model could be prepared beforehand
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from clser.models.features.constants import FRAME_SAMPLES, HOPS
 from clser.models.features.fronts import front
 from clser.models.features.logmel import BANDS
-from clser.models.layers.mamba import MambaDual, MambaState
+from clser.models.layers.colour import SPEECH_LEVEL, running_colour
+from clser.models.layers.mamba import MambaStack, MambaState
 from clser.models.layers.speaker import SpeakerNorm
 from clser.models.tensors import Sequences, real
 
 FRONTS = ("logmel", "prosody")
-COLOUR_PRIOR_FRAMES = 10.0  # how many frames of speech the prior mean's colour counts for: 0.4 s
-LOUDNESS_PRIOR_FRAMES = 0.5  # and its loudness, which a microphone's gain decides: forgotten at once
-SPEECH_LEVEL = -6.0  # mean log-mel at which a frame counts half as speech
 
 
 class SpeechState(NamedTuple):
@@ -36,20 +34,6 @@ class SpeechState(NamedTuple):
     speaker_BX: Tensor
     """What was heard of the speaker before this utterance."""
     layers: tuple[MambaState, ...]
-
-
-class MambaLayer(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """A Mamba beside a straight way."""
-
-    def __init__(self, width: int, expand: int, drop: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mamba = MambaDual(width, expand)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x_BTD: Tensor, length_B: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        y_BTD, state = self.mamba(self.norm(x_BTD), length_B, state)
-        return x_BTD + self.drop(y_BTD), state
 
 
 class SpeechEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
@@ -70,14 +54,14 @@ class SpeechEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: 
         self.enter = nn.Linear(entering, width)
         self.enter_norm = nn.LayerNorm(width)
         self.drop = nn.Dropout(drop)
-        self.layers = nn.ModuleList([MambaLayer(width, expand, drop) for _ in range(layers)])
+        self.layers = MambaStack(width, layers, expand, drop)
         self.leave_norm = nn.LayerNorm(width)
 
     def start(self, rows: int) -> SpeechState:
         """Before the first frame."""
         zeros = self.usual.mean_F.new_zeros
         known = zeros(rows, 1 + 2 * self.usual.width)
-        return SpeechState(zeros(rows, 1), zeros(rows, BANDS), known, tuple(m.mamba.start(rows) for m in self.layers))
+        return SpeechState(zeros(rows, 1), zeros(rows, BANDS), known, self.layers.start(rows))
 
     def fit_inputs(self, given: Mapping[str, Sequences]) -> None:
         """Takes the prior from a large batch of speech."""
@@ -111,11 +95,8 @@ class SpeechEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: 
         voice_BTX = (prosody_BTX - mean_B1X) / deviation_B1X
         x_BTX = torch.cat((bands_BTX, lags_BTL, colour_BTM, voice_BTX, far_BTF, known_BT1), 2)
         x_BTD = torch.relu(self.enter_norm(self.enter(x_BTX)))
-        after = []
-        for layer, before in zip(self.layers, state.layers, strict=True):
-            x_BTD, left = layer(x_BTD, length_B, before)
-            after.append(left)
-        return self.leave_norm(x_BTD), SpeechState(level_B1, mean_BM, state.speaker_BX, tuple(after))
+        x_BTD, layers = self.layers(x_BTD, length_B, state.layers)
+        return self.leave_norm(x_BTD), SpeechState(level_B1, mean_BM, state.speaker_BX, layers)
 
     def _frames(self, given: Mapping[str, Sequences]) -> tuple[Tensor, Tensor, Tensor]:
         """What is usual or not (F numbers a frame), the log-mel front as it is, and the prosody of a frame's hops."""
@@ -134,19 +115,12 @@ class SpeechEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: 
     def _less_running_mean(
         self, frame_BTM: Tensor, logmel_BTX: Tensor, usual_B1M: Tensor, speech_BT1: Tensor, state: SpeechState
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bands less their mean over this utterance so far, shrunk to the usual: gain and colour of a microphone go.
-
-        The mean's colour stands beside: it tells something of the voice, where its loudness tells of the gain.
-        """
+        """Bands less their mean over this utterance so far, shrunk to the usual; that mean's colour; and the new sums."""
         scale_M = 1.0 / self.usual.deviation_F[:BANDS]
         bands_BTX = logmel_BTX[..., : HOPS * BANDS]
         bands_BTJM = bands_BTX.reshape(*frame_BTM.shape[:2], HOPS, BANDS) - usual_B1M[:, :, None]
-        level_BT1 = state.level_B1[:, None] + speech_BT1.cumsum(1)
-        mean_BTM = state.mean_BM[:, None] + (speech_BT1 * frame_BTM).cumsum(1)
-        loudness_BT1 = mean_BTM.mean(2, keepdim=True)
-        colour_BTM = (mean_BTM - loudness_BT1) / (level_BT1 + COLOUR_PRIOR_FRAMES)
-        running_BTM = colour_BTM + loudness_BT1 / (level_BT1 + LOUDNESS_PRIOR_FRAMES)
-        less_BTX = ((bands_BTJM - running_BTM[:, :, None]) * scale_M).flatten(2)
+        running = running_colour(frame_BTM, speech_BT1, state.level_B1, state.mean_BM)
+        less_BTX = ((bands_BTJM - running.mean_BTM[:, :, None]) * scale_M).flatten(2)
         # padding counts as no speech, so sums over all frames are over each row's own
         level_B1, mean_BM = state.level_B1 + speech_BT1.sum(1), state.mean_BM + (speech_BT1 * frame_BTM).sum(1)
-        return less_BTX, colour_BTM * scale_M, level_B1, mean_BM
+        return less_BTX, running.colour_BTM * scale_M, level_B1, mean_BM

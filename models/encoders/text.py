@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clser.models.encoders.speech import MambaLayer
 from clser.models.encoders.words import MOST_WORDS, hashed
 from clser.models.errors import GivenError
-from clser.models.layers.mamba import MambaState
+from clser.models.layers.mamba import MambaStack, MambaState
 from clser.models.tensors import Sequences
 
 BUCKETS = 2**15
@@ -92,18 +91,14 @@ class TextEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: Mo
         self.width = width
         self.words = HashedWords(width, buckets, numbers, gram_drop)
         self.drop = nn.Dropout(drop)
-        self.layers = nn.ModuleList([MambaLayer(width, expand, drop) for _ in range(layers)])
+        self.layers = MambaStack(width, layers, expand, drop)
         self.leave_norm = nn.LayerNorm(width)
 
     def start(self, rows: int) -> TextState:
         """Before the first word."""
-        return TextState(tuple(layer.mamba.start(rows) for layer in self.layers))
+        return TextState(self.layers.start(rows))
 
     def forward(self, ids_BLG: Tensor, length_B: Tensor, state: TextState) -> tuple[Tensor, TextState]:
         """What each word comes to, and the state after each row's own `length_B` words."""
-        x_BLD = self.drop(self.words(ids_BLG))
-        after = []
-        for layer, before in zip(self.layers, state.layers, strict=True):
-            x_BLD, left = layer(x_BLD, length_B, before)
-            after.append(left)
-        return self.leave_norm(x_BLD), TextState(tuple(after))
+        x_BLD, layers = self.layers(self.drop(self.words(ids_BLG)), length_B, state.layers)
+        return self.leave_norm(x_BLD), TextState(layers)

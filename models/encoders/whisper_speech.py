@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clser.models.encoders.layers_of import Choice, Reader
+from clser.models.features.spectrum import between
 from clser.models.tensors import Sequences, real
 
 RATE_HZ = 16_000
@@ -26,10 +27,8 @@ def mel_matrix(bands: int) -> Tensor:
     mel = torch.linspace(0.0, top, bands + 2, dtype=torch.float64)
     edge_hz = torch.where(mel < 15.0, mel * 200.0 / 3.0, 1_000.0 * torch.exp((mel - 15.0) * math.log(6.4) / 27.0))
     bin_hz = torch.linspace(0.0, RATE_HZ / 2, WINDOW_SAMPLES // 2 + 1, dtype=torch.float64)
-    up = (bin_hz[:, None] - edge_hz[:-2]) / (edge_hz[1:-1] - edge_hz[:-2])
-    down = (edge_hz[2:] - bin_hz[:, None]) / (edge_hz[2:] - edge_hz[1:-1])
     height = 2.0 / (edge_hz[2:] - edge_hz[:-2])
-    return (torch.minimum(up, down).clamp_min(0.0) * height).float()
+    return (between(edge_hz, bin_hz) * height).float()
 
 
 def waves() -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clser.models.features.constants import HOP_SAMPLES, SAMPLE_RATE_HZ
-from clser.models.features.spectrum import hann
+from clser.models.features.spectrum import between, hann
+from clser.models.tensors import from_step
 
 FIELDS = ("log_f0", "voicing", "energy", "rate", "jitter", "shimmer", "hnr", "tilt", "centroid")
 """log_f0: octaves above 150 Hz, and 0 where voicing is below a half (a speaker's own mean would be one more state).
@@ -121,7 +122,7 @@ class Prosody(nn.Module):  # type: ignore[misc]  # torch is not followed: Module
         log_f0_BT1 = voiced_BT1 * (self.neutral_lag - lag_BT1) / PER_OCTAVE
         energy_BT1, *shape_BT1 = self._spectral(sound_BTS)
         fields = (log_f0_BT1, voicing_BT1, energy_BT1, slow_BT3, _hnr(strength_BT1), *shape_BT1)
-        kept = (_last(hops_BTC, HOPS_KEPT, frames_B), _last(past_BTC, PAST_FRAMES, frames_B))
+        kept = (from_step(hops_BTC, HOPS_KEPT, frames_B), from_step(past_BTC, PAST_FRAMES, frames_B))
         return torch.cat(fields, 2), ProsodyState(*kept)
 
     def _correlate(self, windows_BTN: Tensor, low_BTN: Tensor) -> Tensor:
@@ -197,18 +198,6 @@ def _windows(kept_BKN: Tensor, hops_BTN: Tensor, count: int) -> Tensor:
 def _from(x_BTD: Tensor, first: int, count: int) -> Tensor:
     """The steps from `first` on, so many that `count` such views, each a step later, just reach the end."""
     return x_BTD[:, first : first - count + 1 or None]
-
-
-def _last(joined_BTC: Tensor, keep: int, length_B: Tensor) -> Tensor:
-    """[B, keep, C]: the state's steps and the new ones joined, to those that each row has behind it in the end.
-
-    Whole steps are picked from all rows laid end to end: runtimes copy those at once, and `gather` number by number.
-    """
-    rows, steps, width = joined_BTC.shape
-    at_BK = (torch.arange(rows, device=length_B.device) * steps + length_B)[:, None] + torch.arange(
-        keep, device=length_B.device
-    )
-    return joined_BTC.reshape(-1, width).index_select(0, at_BK.reshape(-1)).reshape(-1, keep, width)
 
 
 def _moved(best_BTL: Tensor) -> Tensor:
@@ -317,9 +306,7 @@ def _spectrum() -> dict[str, Tensor]:
     # Parseval, both halves of the spectrum. What lies below 75 Hz is the recorder's.
     share = (hz > 75.0).double() * 2.0 * BIN_HZ / (SAMPLE_RATE_HZ * window.square().sum())
     edge = torch.logspace(math.log2(LOWEST_BAND_HZ), math.log2(HIGHEST_BAND_HZ), BANDS + 2, 2.0, dtype=torch.float64)
-    up = (hz[:, None] - edge[:-2]) / (edge[1:-1] - edge[:-2])
-    down = (edge[2:] - hz[:, None]) / (edge[2:] - edge[1:-1])
-    bands = torch.minimum(up, down).clamp_min(0.0)
+    bands = between(edge, hz)
     columns = torch.cat((share[:, None], (share * hz / 1e3)[:, None], share[:, None] * bands / bands.sum(0)), 1)
     octave = torch.log2(edge[1:-1])
     line = torch.zeros(BANDS + 1, 2, dtype=torch.float64)

@@ -41,10 +41,15 @@ def triangles(
     edge_mel = torch.linspace(mel(lowest_hz), mel(highest_hz), bands + 2, dtype=torch.float64)
     edge_hz = 700.0 * (10.0 ** (edge_mel / 2595.0) - 1.0)
     bin_hz = torch.arange(window // 2 + 1, dtype=torch.float64) * rate_hz / window
+    weight = between(edge_hz, bin_hz)
+    return (weight / weight.sum(0) if unit_area else weight).float()
+
+
+def between(edge_hz: Tensor, bin_hz: Tensor) -> Tensor:
+    """[bins, edges - 2]: of each bin in each triangle, which rises from one edge to the next and falls to the one after."""
     up = (bin_hz[:, None] - edge_hz[:-2]) / (edge_hz[1:-1] - edge_hz[:-2])
     down = (edge_hz[2:] - bin_hz[:, None]) / (edge_hz[2:] - edge_hz[1:-1])
-    weight = torch.minimum(up, down).clamp_min(0.0)
-    return (weight / weight.sum(0) if unit_area else weight).float()
+    return torch.minimum(up, down).clamp_min(0.0)
 
 
 def waves(bins: Tensor, samples: int, size: int) -> tuple[Tensor, Tensor]:

@@ -113,12 +113,16 @@ class LayerMix(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
 
     def forward(self, layers: Sequence[Tensor] | Tensor) -> Tensor:
         """K tensors of one shape -> one of that shape."""
-        assert len(layers) == len(self.score_K), f"{len(layers)} layers for {len(self.score_K)} weights"
-        weight_K = self.weights()
-        mixed = weight_K[0] * layers[0]
-        for k in range(1, len(layers)):
-            mixed = mixed + weight_K[k] * layers[k]
-        return mixed
+        return mixed(layers, self.weights())
+
+
+def mixed(layers: Sequence[Tensor] | Tensor, weight_K: Tensor) -> Tensor:
+    """The sum of each layer times its weight, without a copy of all of them."""
+    assert len(layers) == len(weight_K), f"{len(layers)} layers for {len(weight_K)} weights"
+    sum_ = weight_K[0] * layers[0]
+    for k in range(1, len(layers)):
+        sum_ = sum_ + weight_K[k] * layers[k]
+    return sum_
 
 
 class AdditiveAttention(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any

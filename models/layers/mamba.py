@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clser.models.layers.convolution import CausalConv
 from clser.models.layers.scan import Steps, dual, scan
-from clser.models.tensors import after, real
-
-KERNEL = 4
+from clser.models.tensors import real
 
 
 class MambaState(NamedTuple):
@@ -27,27 +26,28 @@ class MambaState(NamedTuple):
     state_BDN: Tensor
 
 
-class CausalConv(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """Each channel's weighted sum of its last `KERNEL` steps."""
+class RmsNorm(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A step over the root of its mean square, times a learnt scale."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight_KD = nn.Parameter(torch.empty(KERNEL, channels).uniform_(-(KERNEL**-0.5), KERNEL**-0.5))
-        self.bias_D = nn.Parameter(torch.zeros(channels))
+        self.scale_D = nn.Parameter(torch.ones(width))
 
-    def forward(self, x_BTD: Tensor, length_B: Tensor, recent_BKD: Tensor) -> tuple[Tensor, Tensor]:
-        both_BTD = torch.cat((recent_BKD, x_BTD), 1)
-        # ends are counted from the back: an exported graph takes any number of steps
-        shifted = [both_BTD[:, k : k + 1 - KERNEL or None] for k in range(KERNEL)]
-        summed_BTD = self.bias_D + sum(weight_D * part for weight_D, part in zip(self.weight_KD, shifted, strict=True))
-        return summed_BTD, after(recent_BKD, x_BTD, length_B)
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """The same shape."""
+        return over_rms(x_BTD, 1e-5) * self.scale_D
+
+
+def over_rms(x_BTD: Tensor, floor: float) -> Tensor:
+    """A step over the root of its mean square (Zhang and Sennrich 2019, eq. 4)."""
+    return x_BTD * torch.rsqrt(x_BTD.square().mean(-1, keepdim=True) + floor)
 
 
 class Mamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
     """x_BTO -> y_BTO by a state space whose step, input and output depend on x.
 
-    `discretise` is the paper's exp(delta A). The official code of the cross-lingual family has exp(A) delta instead,
-    which `released` keeps. Its D serves twice: as the skip, and as the bias of delta.
+    A step keeps exp(delta A) of the state, as in the paper. The official code of the cross-lingual family keeps
+    exp(A) delta instead, which `released` does too. As there, D serves twice: as the skip, and as the bias of delta.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Mamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Module i
 
     def start(self, rows: int) -> MambaState:
         """Nothing was heard."""
-        zeros = self.skip_D.new_zeros
-        return MambaState(zeros(rows, KERNEL - 1, self.inner), zeros(rows, *self.decay_DN.shape))
+        return MambaState(self.conv.start(rows), self.skip_D.new_zeros(rows, *self.decay_DN.shape))
 
     def forward(self, x_BTO: Tensor, length_B: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         x_BTD, gate_BTD = self.enter(x_BTO).chunk(2, -1)
@@ -119,9 +118,8 @@ class MambaDual(nn.Module):  # type: ignore[misc]  # torch is not followed: Modu
 
     def start(self, rows: int) -> MambaState:
         """Nothing was heard."""
-        zeros = self.norm_D.new_zeros
-        recent_BKD = zeros(rows, KERNEL - 1, self.inner + 2 * self.numbers)
-        return MambaState(recent_BKD, zeros(rows, self.heads, self.width, self.numbers))
+        state_BHPN = self.norm_D.new_zeros(rows, self.heads, self.width, self.numbers)
+        return MambaState(self.conv.start(rows), state_BHPN)
 
     def forward(self, x_BTO: Tensor, length_B: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         sizes = (self.inner, self.inner + 2 * self.numbers, self.heads)
@@ -133,5 +131,43 @@ class MambaDual(nn.Module):  # type: ignore[misc]  # torch is not followed: Modu
         steps = Steps(x_BTHP, delta_BTH, in_BTN, out_BTN)
         y_BTHP, state_BHPN = dual(steps, -torch.exp(self.log_decay_H), state.state_BDN)
         y_BTD = (y_BTHP + self.skip_H[:, None] * x_BTHP).flatten(2) * functional.silu(gate_BTD)
-        y_BTD = y_BTD * torch.rsqrt(y_BTD.square().mean(-1, keepdim=True) + 1e-6) * self.norm_D
-        return self.leave(y_BTD), MambaState(recent_BKX, state_BHPN)
+        return self.leave(over_rms(y_BTD, 1e-6) * self.norm_D), MambaState(recent_BKX, state_BHPN)
+
+
+class MambaLayer(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A Mamba beside a straight way."""
+
+    def __init__(self, width: int, expand: int, drop: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mamba = MambaDual(width, expand)
+        self.drop = nn.Dropout(drop)
+
+    def start(self, rows: int) -> MambaState:
+        """Nothing was heard."""
+        state: MambaState = self.mamba.start(rows)
+        return state
+
+    def forward(self, x_BTD: Tensor, length_B: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        y_BTD, state = self.mamba(self.norm(x_BTD), length_B, state)
+        return x_BTD + self.drop(y_BTD), state
+
+
+class MambaStack(nn.ModuleList):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """Layers, each on what the one before it gave; our own encoders' middle."""
+
+    def __init__(self, width: int, layers: int, expand: int, drop: float) -> None:
+        super().__init__([MambaLayer(width, expand, drop) for _ in range(layers)])
+
+    def start(self, rows: int) -> tuple[MambaState, ...]:
+        """Nothing was heard."""
+        return tuple(layer.start(rows) for layer in self)
+
+    def forward(
+        self, x_BTD: Tensor, length_B: Tensor, state: tuple[MambaState, ...]
+    ) -> tuple[Tensor, tuple[MambaState, ...]]:
+        after = []
+        for layer, before in zip(self, state, strict=True):
+            x_BTD, left = layer(x_BTD, length_B, before)
+            after.append(left)
+        return x_BTD, tuple(after)

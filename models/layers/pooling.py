@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from clser.models.tensors import real
+from clser.models.tensors import at_end, picked, real
 
 LOUDEST = 6.0  # a score lies within +-LOUDEST: sums of its exponential stay exact in float32 for hours
 SMALLEST_VARIANCE = 1e-3
@@ -42,14 +42,9 @@ class AttentivePooling(nn.Module):  # type: ignore[misc]  # torch is not followe
 
     def forward(self, x_BTD: Tensor, length_B: Tensor, state: PoolingState) -> tuple[Tensor, PoolingState]:
         """What `read` gives after each step, zeros at padding, and the sums after each row's own `length_B` steps."""
-        rows, steps = x_BTD.shape[:2]
-        real_BT1 = real(length_B, steps)[..., None]
+        real_BT1 = real(length_B, x_BTD.shape[1])[..., None]
         sums = self.sums(x_BTD.masked_fill(~real_BT1, 0.0), state)
-        # Sums never reach back in time: what padding adds to the later ones is left behind here.
-        at_B = torch.arange(rows, device=x_BTD.device) * (steps + 1) + length_B
-        both = (torch.cat((old[:, None], new), 1) for old, new in zip(state, sums, strict=True))
-        after = PoolingState(*(sum_.flatten(0, 1).index_select(0, at_B) for sum_ in both))
-        return self.read(sums).masked_fill(~real_BT1, 0.0), after
+        return self.read(sums).masked_fill(~real_BT1, 0.0), sums_after(sums, length_B, state)
 
     def sums(self, x_BTD: Tensor, state: PoolingState) -> PoolingState:
         """The running sums after every frame, each [B, T, ...]."""
@@ -69,3 +64,13 @@ class AttentivePooling(nn.Module):  # type: ignore[misc]  # torch is not followe
         variance = (sums.second_BQD / weight - mean.square()).clamp_min(0.0)
         both = torch.cat((mean, torch.sqrt(variance + SMALLEST_VARIANCE)), -1)
         return both.reshape(weight.shape[0], -1, 2 * self.queries * self.channels)
+
+
+def sums_at(sums: PoolingState, at_BK: Tensor | None) -> PoolingState:
+    """The sums [B, K, ...] after the frames asked for; all of them for None."""
+    return sums if at_BK is None else PoolingState(*(picked(sum_, at_BK) for sum_ in sums))
+
+
+def sums_after(sums: PoolingState, length_B: Tensor, before: PoolingState) -> PoolingState:
+    """The sums after each row's own frames. None reaches back in time: what padding added to later ones is left behind."""
+    return PoolingState(*(at_end(old, new, length_B) for old, new in zip(before, sums, strict=True)))

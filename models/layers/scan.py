@@ -3,13 +3,11 @@
 Letters: B rows, T steps, D channels, N numbers of state a channel, H heads, P channels a head, C chunks, L steps of a chunk.
 
 Two kinds. `scan` (Gu and Dao 2023, eq. 2 with Alg. 2): each channel has N decays of its own. `dual` (Dao and Gu 2024,
-sec. 6): one decay a head, so that a chunk becomes products of matrices, which processors are good at; our own encoders
+sec. 5): one decay a head, so that a chunk becomes products of matrices, which processors are good at; our own encoders
 use it. In both a step whose delta is 0 leaves the state alone, which is how padding passes.
 """
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
-import warnings
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -17,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from clser.models.layers.scripting import scripted
 
 SMALL = 2**11
 """Numbers of state up to which calling an operation costs more than computing it: there, chunks are worth their corrections."""
@@ -47,7 +47,8 @@ def sequential(steps: Steps, decay_DN: Tensor, state_BDN: Tensor) -> tuple[Tenso
 def scan(steps: Steps, decay_DN: Tensor, state_BDN: Tensor) -> tuple[Tensor, Tensor]:
     """What `sequential` gives: fused on a GPU that has the kernel, in chunks elsewhere, as one loop in an exported graph."""
     if torch.jit.is_tracing():
-        return _looped()(*steps, decay_DN, state_BDN)
+        answers_BTD, state_BDN = scripted(_loop)(*steps, decay_DN, state_BDN)
+        return answers_BTD, state_BDN
     if steps.x_BTD.is_cuda and fused_kernel() and not state_BDN.any():
         return _fused(steps, decay_DN)
     return chunked(steps, decay_DN, state_BDN)
@@ -89,19 +90,19 @@ def _cut(x_BTX: Tensor, chunks: int, length: int) -> Tensor:
 
 
 def dual(steps: Steps, decay_H: Tensor, state_BHPN: Tensor) -> tuple[Tensor, Tensor]:
-    """h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t';  y_t = h_t C_t,  with one A a head (Dao and Gu 2024, eq. 16)."""
+    """h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t';  y_t = h_t C_t,  with one A a head; in chunks as in sec. 6."""
     if torch.jit.is_tracing() or steps.x_BTD.shape[1] <= DUAL_CHUNK:
         return _dual_chunk(steps, decay_H, state_BHPN)
     parts = []
-    for first in range(0, steps.x_BTD.shape[1], DUAL_CHUNK):
-        cut = Steps(*(part[:, first : first + DUAL_CHUNK] for part in steps))
-        part, state_BHPN = _dual_chunk(cut, decay_H, state_BHPN)
+    # taken apart at once, as in `sequential`
+    for cut in zip(*(part.split(DUAL_CHUNK, 1) for part in steps), strict=True):
+        part, state_BHPN = _dual_chunk(Steps(*cut), decay_H, state_BHPN)
         parts.append(part)
     return torch.cat(parts, 1), state_BHPN
 
 
 def _dual_chunk(steps: Steps, decay_H: Tensor, state_BHPN: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps see one another as in attention (eq. 20), and what came before through the state (eq. 22, 23)."""
+    """Steps see one another as in attention (sec. 6.1), and what came before through the state (sec. 6.2)."""
     x_BTHP, delta_BTH, in_BTN, out_BTN = steps
     log_BHT = (delta_BTH * decay_H).transpose(1, 2).cumsum(2)
     all_BH1 = (delta_BTH * decay_H).sum(1)[..., None]
@@ -144,18 +145,10 @@ def _fused(steps: Steps, decay_DN: Tensor) -> tuple[Tensor, Tensor]:
     return answers_BDT.transpose(1, 2), state_BDN
 
 
-@cache
-def _looped() -> Callable[..., tuple[Tensor, Tensor]]:
-    """`sequential` with a loop that the exporter writes down as a loop, whatever T is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scripting is called deprecated; the tracing exporter has no other loop
-        scripted: Callable[..., tuple[Tensor, Tensor]] = torch.jit.script(_loop)
-    return scripted
-
-
 def _loop(  # noqa: PLR0917 - scripting knows tensors best
     x_BTD: Tensor, delta_BTD: Tensor, in_BTN: Tensor, out_BTN: Tensor, decay_DN: Tensor, state_BDN: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """`sequential` in words that can be scripted. Live, few steps are put together this way."""
     kept_BTDN = torch.exp(delta_BTD[..., None] * decay_DN)
     added_BTDN = (delta_BTD * x_BTD)[..., None] * in_BTN[:, :, None]
     answers_BTD = x_BTD[:, :0]

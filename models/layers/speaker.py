@@ -9,9 +9,12 @@ be added up. The little that is known at first is shrunk to the prior: the mean 
 import torch
 from torch import Tensor, nn
 
+from clser.models.layers.averages import SMALLEST_DEVIATION
+
 SPEAKER_PRIOR_FRAMES = 50.0
 """How many frames of speech the prior counts for beside what was heard of the speaker: 2 s."""
 SMALLEST_VARIANCE = 0.05
+"""Of one speaker, against all."""
 
 
 class SpeakerNorm(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
@@ -24,9 +27,10 @@ class SpeakerNorm(nn.Module):  # type: ignore[misc]  # torch is not followed: Mo
         self.register_buffer("deviation_F", torch.ones(width))
 
     def fit(self, x_NF: Tensor) -> None:
-        """Takes the prior from frames of speech."""
-        self.mean_F.copy_(x_NF.mean(0))
-        self.deviation_F.copy_(x_NF.std(0).clamp_min(1e-3))
+        """Takes the prior from frames of speech; without any, nothing changes."""
+        if len(x_NF) > 1:
+            self.mean_F.copy_(x_NF.mean(0))
+            self.deviation_F.copy_(x_NF.std(0).clamp_min(SMALLEST_DEVIATION))
 
     def plain(self, x_BTF: Tensor) -> Tensor:
         """Mean 0 and deviation 1 over all speech."""

@@ -9,18 +9,17 @@ that loop too. An m layer's steps are computed together, in chunks.
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clser.models.tensors import after, real
+from clser.models.layers.convolution import CausalConv
+from clser.models.layers.scripting import scripted
+from clser.models.tensors import real
 
-KERNEL = 4  # steps that the causal convolution hears
 CHUNK = 64  # steps of an m layer computed together
 BLOCK_WIDTH = 4  # channels that mix in an m layer's queries, keys and values (appendix on the blocks)
 HIGHEST = 60.0  # exponent at which the floor of eq. 21 stops growing: what it divides is nothing by then
@@ -97,7 +96,7 @@ class SlstmBlock(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
     def start(self, rows: int) -> SlstmState:
         """The state before the first step."""
         zeros = self.bias_4D.new_zeros
-        return SlstmState(zeros(rows, KERNEL - 1, self.width), *(zeros(rows, self.width) for _ in range(4)))
+        return SlstmState(self.conv.start(rows), *(zeros(rows, self.width) for _ in range(4)))
 
     def forward(self, x_BTD: Tensor, length_B: Tensor, state: SlstmState) -> tuple[Tensor, SlstmState]:
         """The steps, and the state after each row's own `length_B` of them."""
@@ -109,7 +108,7 @@ class SlstmBlock(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         gates_THBF = split(gates_BT4D, self.heads).permute(1, 3, 0, 2, 4).flatten(3)
         real_TB1 = real(length_B, x_BTD.shape[1]).T[..., None]
         parts = [split(part, self.heads).transpose(0, 1) for part in state[1:]]
-        loop = _looped() if torch.jit.is_tracing() else _steps
+        loop = scripted(_steps_to_script) if torch.jit.is_tracing() else _steps
         hidden_THBE, memory = loop(gates_THBF, real_TB1, self.recurrent_HEF, tuple(parts))
         hidden_BTHE = hidden_THBE.permute(2, 0, 1, 3)
         x_BTD = x_BTD + self.drop(self.head_norm(hidden_BTHE))
@@ -168,14 +167,6 @@ def _steps_to_script(
     return answers, now
 
 
-@cache
-def _looped() -> Callable[..., tuple[Tensor, ScalarMemory]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scripting is called deprecated; the tracing exporter has no other loop
-        scripted: Callable[..., tuple[Tensor, ScalarMemory]] = torch.jit.script(_steps_to_script)
-    return scripted
-
-
 class MlstmBlock(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
     """Norm, projection up by 2 into two ways; one through convolution and m layer, gated by the other; down, residual."""
 
@@ -200,9 +191,7 @@ class MlstmBlock(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         """The state before the first step."""
         zeros, channels = self.skip_D.new_zeros, self.inner // self.heads
         head = (rows, self.heads, channels)
-        return MlstmState(
-            zeros(rows, KERNEL - 1, self.inner), zeros(*head, channels), zeros(head), zeros(rows, self.heads)
-        )
+        return MlstmState(self.conv.start(rows), zeros(*head, channels), zeros(head), zeros(rows, self.heads))
 
     def forward(self, x_BTD: Tensor, length_B: Tensor, state: MlstmState) -> tuple[Tensor, MlstmState]:
         """The steps, and the state after each row's own `length_B` of them."""
@@ -248,10 +237,9 @@ def matrix_memory(
     if torch.jit.is_tracing():  # a loop over chunks would fix T in the graph; live, T is small
         return _chunk(heads, log_in_BHT, log_keep_BHT, state)
     parts = []
-    for first in range(0, log_in_BHT.shape[2], CHUNK):
-        now = slice(first, first + CHUNK)
-        chunk = Heads(*(x_BHTE[:, :, now] for x_BHTE in heads))
-        hidden, state = _chunk(chunk, log_in_BHT[..., now], log_keep_BHT[..., now], state)
+    # taken apart at once: the gradient of a chunk cut out alone is as long as all steps
+    for *cut, log_in, log_keep in zip(*(x.split(CHUNK, 2) for x in (*heads, log_in_BHT, log_keep_BHT)), strict=True):
+        hidden, state = _chunk(Heads(*cut), log_in, log_keep, state)
         parts.append(hidden)
     return torch.cat(parts, 2), state
 
@@ -288,19 +276,6 @@ def _chunk(heads: Heads, log_in_BHT: Tensor, log_keep_BHT: Tensor, state: Matrix
 def split(x: Tensor, parts: int) -> Tensor:
     """The last axis cut in parts, [..., parts, -1]. (The exporter takes the sizes that `unflatten` gives for fixed ones.)"""
     return x.reshape(*x.shape[:-1], parts, x.shape[-1] // parts)
-
-
-class CausalConv(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """Each channel over its last four steps; the three before the chunk are given and given back."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(width, width, KERNEL, groups=width)
-
-    def forward(self, x_BTD: Tensor, length_B: Tensor, past_BKD: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, D], and each row's own last three steps."""
-        y_BTD = self.conv(torch.cat((past_BKD, x_BTD), 1).transpose(1, 2)).transpose(1, 2)
-        return y_BTD, after(past_BKD, x_BTD, length_B)
 
 
 class Blockwise(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any

@@ -26,7 +26,7 @@ from clser.models.layers.averages import MeanState, Standard, mean, mean_start, 
 from clser.models.layers.gating import SigmoidGates
 from clser.models.layers.transformer import Transformer
 from clser.models.systems import About, Streams
-from clser.models.tensors import Sequences
+from clser.models.tensors import Sequences, picked
 
 ABOUT = About("ACMF-Net: speech encoder, cepstra and prosody behind gates", "Cen and Gai 2025, preprints 202512.2705")
 
@@ -196,8 +196,7 @@ class AcmfNet(nn.Module):  # type: ignore[misc]  # torch is not followed: Module
     def forward(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
         x_BTKD, present_BTK, state = self._sources(given, state)
         if at_BK is not None and self.causal:
-            rows = torch.arange(at_BK.shape[0], device=at_BK.device)[:, None]
-            x_BTKD, present_BTK = x_BTKD[rows, at_BK], present_BTK[rows, at_BK]
+            x_BTKD, present_BTK = picked(x_BTKD, at_BK), picked(present_BTK, at_BK)
         fused_BTD, _ = self._fused(x_BTKD, self._dropped(present_BTK))
         return self.answer(fused_BTD), state
 

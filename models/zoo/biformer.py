@@ -28,7 +28,7 @@ from clser.models.layers.averages import MeanState, Standard, mean, mean_start, 
 from clser.models.layers.crossing import Crossing
 from clser.models.layers.gating import WeightedFusion
 from clser.models.systems import WORDS, About, Streams
-from clser.models.tensors import Sequences
+from clser.models.tensors import Sequences, picked, real
 
 ABOUT = About("BiFormer: audio and text Mamba with attention across", "BDCC 9(11):285, 2025; code LEYA-HSE/BiBiER")
 
@@ -163,7 +163,7 @@ class BiFormer(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
         y_BTD, encoder = self.audio_mamba(x_BTX, length_B, state.encoder)
         mean_BTD, _, sums = running_mean(y_BTD, length_B, state.mean)
         if at_BK is not None:
-            mean_BTD = mean_BTD[torch.arange(at_BK.shape[0], device=at_BK.device)[:, None], at_BK]
+            mean_BTD = picked(mean_BTD, at_BK)
         return self.voice_answer(mean_BTD), VoiceState(encoder, sums)
 
     def _logits(self, given: Mapping[str, Sequences]) -> list[tuple[Tensor, Tensor]]:
@@ -222,8 +222,8 @@ class BiFormer(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
             x_BSX = self.hashed_words(x_BSX)
         if self.released:
             # The official code pads each text to `steps` tokens and counts them all.
-            heard_BS1 = torch.arange(x_BSX.shape[1], device=length_B.device)[None, :, None] < length_B[:, None, None]
-            x_BSX = functional.pad(x_BSX.masked_fill(~heard_BS1, 0.0), (0, 0, 0, self.steps - x_BSX.shape[1]))
+            there_BS1 = real(length_B, x_BSX.shape[1])[..., None]
+            x_BSX = functional.pad(x_BSX.masked_fill(~there_BS1, 0.0), (0, 0, 0, self.steps - x_BSX.shape[1]))
             length_B = torch.where(length_B > 0, self.steps, 0)
         y_BSX, _ = self.text_mamba(x_BSX, length_B, self.text_mamba.start(length_B.shape[0]))
         return Sequences(y_BSX, length_B)

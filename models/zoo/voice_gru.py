@@ -19,15 +19,13 @@ from clser.models.errors import GivenError
 from clser.models.features.constants import FRAME_SAMPLES, HOPS
 from clser.models.features.logmel import BANDS, FEATURES
 from clser.models.labels import HEADS
-from clser.models.layers.pooling import AttentivePooling, PoolingState
+from clser.models.layers.colour import SPEECH_LEVEL, running_colour
+from clser.models.layers.pooling import AttentivePooling, PoolingState, sums_at
 from clser.models.systems import About, Streams
-from clser.models.tensors import Sequences, real
+from clser.models.tensors import Sequences, at_end, real
 
 ABOUT = About("The default voice network: two GRUs and attentive statistics", "docs/models.md")
 LOGMEL = "logmel"
-COLOUR_PRIOR_FRAMES = 10.0  # how many frames of speech the prior mean's colour counts for: 0.4 s
-LOUDNESS_PRIOR_FRAMES = 0.5  # and its loudness, which a microphone's gain decides: forgotten at once
-SPEECH_LEVEL = -6.0  # mean log-mel at which a frame counts half towards the running mean
 BAND_SCALE = 0.4  # one over a band's usual deviation
 
 
@@ -85,58 +83,46 @@ class VoiceGru(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
         return VoiceState(zeros(rows, 1), zeros(rows, BANDS), *grus, *self.pooling.start(rows))
 
     def fit_inputs(self, given: Mapping[str, Sequences]) -> None:
-        """Takes the mean log-mel bands of speech from a large batch of it."""
+        """Takes the mean log-mel bands of speech from a large batch of it; without any, nothing changes."""
         x_BTF, length_B = given[LOGMEL]
         bands_NM = x_BTF[real(length_B, x_BTF.shape[1])][:, : HOPS * BANDS].reshape(-1, HOPS, BANDS).mean(1)
-        self.prior_M.copy_(bands_NM[bands_NM.mean(1) > SPEECH_LEVEL].mean(0))
+        speech_NM = bands_NM[bands_NM.mean(1) > SPEECH_LEVEL]
+        if len(speech_NM):
+            self.prior_M.copy_(speech_NM.mean(0))
 
     def forward(
         self, given: Mapping[str, Sequences], state: VoiceState, at_BK: Tensor | None = None
     ) -> tuple[Tensor, VoiceState]:
         x_BTF, length_B = given[LOGMEL]
         sums, rest = self.encode(x_BTF, state)
-        rows = torch.arange(x_BTF.shape[0], device=length_B.device)
-        asked = sums if at_BK is None else PoolingState(*(sum_[rows[:, None], at_BK] for sum_ in sums))
-        logits_BKH = self.answer(asked) / self.temperature
+        logits_BKH = self.answer(sums_at(sums, at_BK)) / self.temperature
         # A frame never reaches back in time, so what padding does to the frames after it is left behind here.
-        after = (*rest, *(_with_start(old, new) for old, new in zip(state[4:], sums, strict=True)))
-        at_B = rows * (x_BTF.shape[1] + 1) + length_B
-        return logits_BKH, VoiceState(*(x_BTX.flatten(0, 1).index_select(0, at_B) for x_BTX in after))
+        after = (at_end(old, new, length_B) for old, new in zip(state, (*rest, *sums), strict=True))
+        return logits_BKH, VoiceState(*after)
 
     def encode(self, features_BTF: Tensor, state: VoiceState) -> tuple[PoolingState, tuple[Tensor, ...]]:
-        """Features to the pooling's sums after each frame; and level, mean and both GRUs' states, [B, T+1, ...]."""
+        """Features to the pooling's sums after each frame; and level, mean and both GRUs' states after each."""
         x_BTF, level, mean = self._normalise(features_BTF, state)
         front_BTD = torch.relu(self.front_norm(self.front(x_BTF)))
         one_BTD, _ = self.gru1(self.drop(front_BTD), state.gru1_BD[None])
         two_BTD, _ = self.gru2(self.drop(one_BTD), state.gru2_BD[None])
         sums = self.pooling.sums(front_BTD + one_BTD + two_BTD, PoolingState(*state[4:]))
-        grus = (_with_start(state.gru1_BD, one_BTD), _with_start(state.gru2_BD, two_BTD))
-        return sums, (_with_start(state.level_B1, level), _with_start(state.mean_BM, mean), *grus)
+        return sums, (level, mean, one_BTD, two_BTD)
 
     def answer(self, sums: PoolingState) -> Tensor:
         """Logits before the temperature, from the pooling's sums at any frames."""
         return self.classes(self.drop(torch.relu(self.hidden(self.drop(self.pooled_norm(self.pooling.read(sums)))))))
 
     def _normalise(self, features_BTF: Tensor, state: VoiceState) -> tuple[Tensor, Tensor, Tensor]:
-        """Each band less its mean over this utterance so far, shrunk to the prior: gain and colour of a microphone go.
-
-        The mean's colour stands beside: it tells something of the voice, where its loudness tells of the gain.
-        """
+        """Each band less its mean over this utterance so far, with that mean's colour beside; the sums after each frame."""
         rows, split = features_BTF.shape[0], HOPS * BANDS
         bands_BTJM = features_BTF[..., :split].reshape(rows, -1, HOPS, BANDS) - self.prior_M
         frame_BTM = bands_BTJM.mean(2)
         speech_BT1 = torch.sigmoid(frame_BTM.mean(2, keepdim=True) + self.prior_M.mean() - SPEECH_LEVEL)
-        level_BT1 = state.level_B1[:, None] + speech_BT1.cumsum(1)
-        mean_BTM = state.mean_BM[:, None] + (speech_BT1 * frame_BTM).cumsum(1)
-        loudness_BT1 = mean_BTM.mean(2, keepdim=True)
-        colour_BTM = (mean_BTM - loudness_BT1) / (level_BT1 + COLOUR_PRIOR_FRAMES)
-        running_BTM = colour_BTM + loudness_BT1 / (level_BT1 + LOUDNESS_PRIOR_FRAMES)
-        bands_BTF = (bands_BTJM - running_BTM[:, :, None]).reshape(rows, -1, split) * BAND_SCALE
-        return torch.cat((bands_BTF, features_BTF[..., split:] * 2.0, colour_BTM * BAND_SCALE), 2), level_BT1, mean_BTM
-
-
-def _with_start(start_BX: Tensor, x_BTX: Tensor) -> Tensor:
-    return torch.cat((start_BX[:, None], x_BTX), 1)
+        running = running_colour(frame_BTM, speech_BT1, state.level_B1, state.mean_BM)
+        bands_BTF = (bands_BTJM - running.mean_BTM[:, :, None]).reshape(rows, -1, split) * BAND_SCALE
+        x_BTF = torch.cat((bands_BTF, features_BTF[..., split:] * 2.0, running.colour_BTM * BAND_SCALE), 2)
+        return x_BTF, running.level_BT1, running.sum_BTM
 
 
 def _from_version_1(_: nn.Module, weights: dict[str, Any], prefix: str, *__: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clser.models.encoders.speech import FRONTS, SpeechEncoder, SpeechState
 from clser.models.features.constants import FRAME_SAMPLES
-from clser.models.layers.pooling import AttentivePooling, PoolingState
+from clser.models.layers.pooling import AttentivePooling, PoolingState, sums_after, sums_at
 from clser.models.systems import About, Streams
 from clser.models.tensors import Sequences
 
@@ -73,17 +73,9 @@ class VoiceMamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         y_BTD, encoder = self.encoder(given, state.encoder)
         length_B = given[FRONTS[0]].length_B
         sums = self.pooling.sums(y_BTD, state.pooled)
-        rows = torch.arange(length_B.shape[0], device=length_B.device)
-        asked = sums if at_BK is None else PoolingState(*(sum_[rows[:, None], at_BK] for sum_ in sums))
-        pooled = self.drop(self.pooled_norm(self.pooling.read(asked)))
+        pooled = self.drop(self.pooled_norm(self.pooling.read(sums_at(sums, at_BK))))
         logits_BKH = self.answer(self.drop(torch.relu(self.hidden(pooled))))
-        return logits_BKH, State(encoder, self._last(sums, state.pooled, length_B))
-
-    def _last(self, sums: PoolingState, before: PoolingState, length_B: Tensor) -> PoolingState:
-        """The sums after each row's own last frame, or those before the first where it has none."""
-        whole = [torch.cat((old[:, None], new), 1) for old, new in zip(before, sums, strict=True)]
-        at_B = torch.arange(length_B.shape[0], device=length_B.device) * whole[0].shape[1] + length_B
-        return PoolingState(*(part.flatten(0, 1).index_select(0, at_B) for part in whole))
+        return logits_BKH, State(encoder, sums_after(sums, length_B, state.pooled))
 
 
 def build(config: Config, heads: tuple[str, ...]) -> VoiceMamba:

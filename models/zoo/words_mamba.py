@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clser.models.encoders.text import BUCKETS, NUMBERS, TextEncoder, TextState
 from clser.models.features.constants import FRAME_SAMPLES
-from clser.models.layers.pooling import AttentivePooling, PoolingState
+from clser.models.layers.pooling import AttentivePooling, PoolingState, sums_after
 from clser.models.systems import WORDS, About, Streams
 from clser.models.tensors import Sequences
 
@@ -73,18 +73,10 @@ class WordsMamba(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         ids_BLG, length_B = given[WORDS]
         x_BLD, text = self.encoder(ids_BLG, length_B, state.text)
         sums = self.pooling.sums(x_BLD, state.pooling)
-        # a word hears none after it, so what padding does to later sums is left behind here
-        pooling = PoolingState(*(_at(old, new, length_B) for old, new in zip(state.pooling, sums, strict=True)))
+        pooling = sums_after(sums, length_B, state.pooling)
         heard = PoolingState(torch.where(pooling.weight_BQ > 0, pooling.weight_BQ, 1.0), *pooling[1:])
         pooled_BTD = self.pooling.read(PoolingState(*(part[:, None] for part in heard)))
         return self.answer(pooled_BTD), WordsState(text, pooling)
-
-
-def _at(start_BX: Tensor, x_BLX: Tensor, length_B: Tensor) -> Tensor:
-    """[B, X]: after each row's own words."""
-    both_BLX = torch.cat((start_BX[:, None], x_BLX), 1)
-    rows = torch.arange(both_BLX.shape[0], device=length_B.device)
-    return both_BLX.flatten(0, 1).index_select(0, rows * both_BLX.shape[1] + length_B)
 
 
 def build(config: Config, heads: Sequence[str]) -> WordsMamba:

@@ -147,6 +147,12 @@ def test_words_are_read_where_that_is_asked_for(place, trained, capsys):
         judge(place, capsys, "--words", model=trained)
 
 
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_words_are_refused_where_nobody_would_read_them(place, capsys, more):
+    with pytest.raises(GivenError, match=r"--words: .* is given none"):
+        judge(place, capsys, "--words", *more)
+
+
 @needs_torch
 @pytest.mark.torch
 def test_a_class_without_a_head_is_named(place, trained, capsys, tmp_path):

@@ -171,6 +171,22 @@ def test_what_cannot_be_is_said_in_one_message(place, tmp_path, changes, told):
         train(place, tmp_path, *(part for change in changes for part in ("--set", change)))
 
 
+@pytest.mark.parametrize(
+    ("more", "kind", "told"),
+    [
+        (("--device", "tpu"), GivenError, "--device tpu: give cpu or cuda:N"),
+        (("--device", "cuda:99"), MissingError, "--device cuda:99: torch finds "),
+        (("--threads", "-2"), GivenError, "--threads -2: "),
+        (("--zoo", "/no/such/folder"), MissingError, "--zoo /no/such/folder: "),
+        (("--cache", __file__), GivenError, "--cache .*nothing can be written there"),
+        (("--out", f"{__file__}/out"), GivenError, "--out .*nothing can be written there"),
+    ],
+)
+def test_what_cannot_be_used_is_found_before_anything_is_read(place, tmp_path, more, kind, told):
+    with pytest.raises(kind, match=told):
+        train(place, tmp_path / "out", *more)
+
+
 def test_a_fold_that_is_not_there(place, tmp_path):
     with pytest.raises(GivenError, match="--fold 7: there are 0, 1"):
         train(place, tmp_path, "--fold", "7")
@@ -197,3 +213,12 @@ def test_the_linter_ends_with_1_where_it_finds_errors(place, capsys):
     assert found["clips"] == 24
     with pytest.raises(GivenError, match="no clip"):
         lint.run(SimpleNamespace(**{**vars(good), "classes": "boredom"}))
+    with pytest.raises(GivenError, match="names no emotion"):
+        lint.run(SimpleNamespace(**{**vars(good), "classes": " ,"}))
+    with pytest.raises(GivenError, match="--folds 0: give 2 or more"):
+        lint.run(SimpleNamespace(**{**vars(good), "folds": 0}))
+
+
+def test_a_folder_without_corpora_is_not_clean(tmp_path):
+    with pytest.raises(MissingError, match=r"no corpora in .*manifest\.csv"):
+        lint.run(models._parser().parse_args(["lint", "--corpora", str(tmp_path)]))

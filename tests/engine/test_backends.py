@@ -120,6 +120,11 @@ def test_a_file_for_torch_is_sent_there() -> None:
         open_voice("some.safetensors", "cpu")
 
 
+def test_a_folder_is_told_what_of_it_can_be_played(tmp_path: Path) -> None:
+    with pytest.raises(GivenError, match=r"that is a folder; give its model\.onnx, or set model\.backend=torch"):
+        open_voice(str(tmp_path), "cpu")
+
+
 def test_a_missing_device_is_missing_and_a_broken_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(error: Exception) -> None:
         def session(*_: object, **__: object) -> None:

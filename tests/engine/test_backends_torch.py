@@ -24,7 +24,7 @@ from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Result, Samples
 from clser.engine.shipped import digest, folder
-from clser.models import saved
+from clser.models import saved, systems
 from clser.models.labels import HEADS
 from clser.models.live import card, live
 from clser.models.zoo.voice_gru import Config, VoiceGru
@@ -160,6 +160,13 @@ def test_a_file_that_cannot_be_loaded_is_given(small: VoiceGru, tmp_path: Path) 
     save_file({"x": torch.zeros(3)}, other, metadata=about)
     with pytest.raises(GivenError, match="no weights of voice_gru"):
         open_voice(str(other), "cpu", "torch")
+
+
+def test_what_was_trained_is_published_under_the_digest_of_its_weights(tmp_path: Path) -> None:
+    trained = saved.save(tmp_path, systems.build("voice_gru", {}, HEADS), saved.Trained("voice_gru", {}, HEADS))
+    for model in (tmp_path, trained):
+        card = open_voice(str(model), "cpu", "torch").card
+        assert (card.name, card.digest) == ("voice_gru", saved.about_of(trained).digest)
 
 
 def test_a_file_of_the_other_kind_or_none_at_all(tmp_path: Path) -> None:

@@ -1,100 +1,20 @@
-"""Sound over a real socket from robots that start again, stumble, quarrel over names, or mean harm."""
+"""Sound over a real socket from robots that start again, stumble, or quarrel over names."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-import zmq
-from fakes import Rig, run, sound
+from fakes import run, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listening import SPOKEN, hear
+from robots import listening
 
-from clser.engine.errors import GivenError, MissingError, OverloadedError
+from clser.engine.errors import OverloadedError
 from clser.engine.ingest import IngestConfig
 from clser.engine.records import Gap, Result
-from clser.engine.sources import SourceSettings, open_source
-from clser.engine.sources.zmq import MOST_HEADER_BYTES, MOST_TOLD, MOST_WAITING, Ingest, read_header
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """The sockets' threads take what time they need."""
-    while not happened():  # noqa: ASYNC110 - other threads set no event of ours
-        await asyncio.sleep(0.001)
-
-
-class Robot:
-    """One connection."""
-
-    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
-        self.socket = socket
-        self._turn = 0
-
-    def send(self, op: str, stream: str, pcm: Any = None, **more: Any) -> None:
-        header = {"op": op, "stream": stream, **more}
-        self._turn += 1
-        frame = json.dumps(header).encode() if self._turn % 2 else msgspec.msgpack.encode(header)
-        self.socket.send_multipart([frame] if pcm is None else [frame, bytes(pcm)])
-
-    async def reply(self) -> tuple[str, str]:
-        """(op, reason) of the next answer."""
-        await until(lambda: bool(self.socket.poll(0)))
-        said = json.loads(self.socket.recv())
-        return said["op"], said.get("reason", "")
-
-    async def ask(self, op: str, stream: str, pcm: Any = None, **more: Any) -> tuple[str, str]:
-        self.send(op, stream, pcm, **more)
-        return await self.reply()
-
-    @property
-    def silent(self) -> bool:
-        return not self.socket.poll(0)
-
-
-class Place:
-    """An engine on fakes that listens for sound."""
-
-    def __init__(self, folder: Path, config: IngestConfig, **sections: Any) -> None:
-        self.rig = Rig(**sections)
-        self.endpoint = f"ipc://{folder / 'in'}"
-        source = open_source(f"zmq:{self.endpoint}", SourceSettings(clock=self.rig.clock, ingest=config))
-        assert isinstance(source, Ingest)
-        self.ingest = source
-        self.context = zmq.Context()
-
-    def robot(self, routing_id: bytes = b"") -> Robot:
-        socket = self.context.socket(zmq.DEALER)
-        socket.linger = 0
-        if routing_id:
-            socket.setsockopt(zmq.ROUTING_ID, routing_id)
-        socket.connect(self.endpoint)
-        return Robot(socket)
-
-    async def taken(self, packets: int) -> None:
-        await until(lambda: self.ingest.packets >= packets)
-
-    async def refused(self, messages: int) -> None:
-        await until(lambda: self.ingest.refused >= messages)
-
-
-@asynccontextmanager
-async def listening(folder: Path, config: IngestConfig | None = None, **sections: Any) -> AsyncIterator[Place]:
-    place = Place(folder, config or IngestConfig(), **sections)
-    async with place.rig as rig:
-        task = asyncio.create_task(place.ingest.run(rig.engine))
-        await asyncio.sleep(0)
-        try:
-            yield place
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            place.context.destroy(linger=0)
+from clser.engine.sources.zmq import MOST_WAITING
 
 
 def spans(results: list[Result]) -> list[tuple[int, int]]:
@@ -339,104 +259,5 @@ def test_an_engine_with_too_much_to_do_refuses(tmp_path: Path, monkeypatch: pyte
             assert await robot.ask("open", "a") == ("refused", "too much to do")
             monkeypatch.undo()
             assert await robot.ask("open", "a") == ("opened", "")
-
-    run(main())
-
-
-# --- what is wrong ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        {"sample_rate_hz": 96_000},
-        {"sample_rate_hz": 0},
-        {"sample_rate_hz": 2**53},
-        {"channels": 0},
-        {"channels": 9},
-        {"channels": 2**53},
-    ],
-)
-def test_a_layout_that_is_not_taken_is_refused_and_costs_no_stream(tmp_path: Path, layout: dict[str, int]) -> None:
-    async def main() -> None:
-        async with listening(tmp_path) as place:
-            robot = place.robot()
-            assert (await robot.ask("open", "a", **layout))[0] == "refused"
-            assert await robot.ask("open", "a") == ("opened", "")
-            assert (await robot.ask("open", "a", **layout))[0] == "refused"
-            assert await robot.ask("close", "a") == ("closed", ""), "the stream that it had is still open"
-
-    run(main())
-
-
-def test_wrong_packets_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
-    wrong: list[tuple[list[bytes], str]] = [
-        ([b""], "not a header"),
-        ([b"{}", *[b"x"] * 49], "50 frames"),
-        ([b'{"op":"dance","stream":"a"}'], "not a header"),
-        ([b'{"op":"open","stream":"no spaces"}'], "1 to 64"),
-        ([b'{"op":"open","stream":"_engine"}'], "engine's own"),
-        ([b'{"op":"open","stream":"%s"}' % (b"n" * 1000)], "1 to 64"),
-        ([b'{"op":"audio","stream":"stranger"}', b"\0\0"], "not open"),
-        ([b'{"op":"audio","stream":"a"}', b"\0\0\0"], "whole samples"),
-        ([b'{"op":"audio","stream":"a"}', bytes(64_004)], "at most a second"),
-        ([b'{"op":"audio","stream":"a","start_sample":9007199254740992}', b"\0\0\0\0"], "no gap"),
-        ([b'{"op":"audio","stream":"a"}', np.array([np.nan], "<f4").tobytes()], "NaN"),
-        ([b'{"op":"audio","stream":"a"}', np.array([np.inf], "<f4").tobytes()], "NaN"),
-    ]
-
-    async def main() -> None:
-        async with listening(tmp_path) as place:
-            robot = place.robot()
-            assert await robot.ask("open", "a", format="f32") == ("opened", "")
-            for frames, reason in wrong:
-                robot.socket.send_multipart(frames)
-                op, why = await robot.reply()
-                assert op == "refused"
-                assert reason in why
-                await place.rig.clock.advance(1.1)
-            speech = (sound([(False, 300), (True, 900), (False, 500)]) / np.float32(32768)).astype("<f4")
-            robot.send("audio", "a", speech[:16_000].tobytes(), start_sample=0)
-            robot.send("audio", "a", speech[16_000:].tobytes(), start_sample=16_000)
-            assert await robot.ask("close", "a") == ("closed", "")
-            assert len(place.rig.finals("a")) == 1
-            assert place.ingest.refused == len(wrong)
-
-    run(main())
-
-
-def test_sound_for_a_thousand_names_is_refused_without_being_remembered_for_ever(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with listening(tmp_path) as place:
-            for number in range(MOST_TOLD + 500):
-                place.ingest._receive([b"robot", b'{"op":"audio","stream":"%d"}' % number])
-            assert place.ingest.refused == MOST_TOLD + 500
-            assert len(place.ingest._told_s) == MOST_TOLD
-
-    run(main())
-
-
-@given(st.one_of(st.binary(max_size=200), st.binary(max_size=20).map(lambda tail: b"{" + tail)))
-def test_any_bytes_are_a_header_or_refused(frame: bytes) -> None:
-    try:
-        read_header(frame)
-    except GivenError:
-        return
-
-
-def test_a_huge_header_is_refused_unread() -> None:
-    with pytest.raises(GivenError, match="at most 4096"):
-        read_header(b"{" * (MOST_HEADER_BYTES + 1))
-
-
-def test_strangers_cannot_be_let_in_and_a_taken_place_is_said() -> None:
-    async def main() -> None:
-        async with Rig() as rig:
-            with pytest.raises(GivenError, match="without keys"):
-                await open_source("zmq:tcp://0.0.0.0:5557", SourceSettings()).run(rig.engine)
-            with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-                port = socket.bind_to_random_port("tcp://127.0.0.1")
-                with pytest.raises(MissingError, match="stop what uses it"):
-                    await open_source(f"zmq:tcp://127.0.0.1:{port}", SourceSettings()).run(rig.engine)
 
     run(main())

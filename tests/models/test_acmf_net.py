@@ -1,13 +1,10 @@
 """ACMF-Net: every ablation, missing sources, company, streaming, and what the gates tell."""
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
-import io
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import yaml
 
@@ -33,11 +30,6 @@ SMALL = {
 SPEECH = ("logmel", "prosody")
 WIDTH = {name: front(name).width for name in (*SPEECH, MFCC, PROSODY)}
 EACH = {"logmel": 5, "prosody": 20, MFCC: 20, PROSODY: 2}
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
 
 
 def small(**changed):
@@ -248,7 +240,7 @@ class Flat(torch.nn.Module):
 
 
 @pytest.mark.parametrize("attention", ["full", "causal"])
-def test_it_exports_with_any_number_of_rows_and_frames(attention):
+def test_it_exports_with_any_number_of_rows_and_frames(attention, exported):
     net = small(attention=attention)
     state = net.start(2)
     labels = [f"state_{name}" for name in names(state)]
@@ -256,21 +248,12 @@ def test_it_exports_with_any_number_of_rows_and_frames(attention):
     outputs = ["logits", *(f"next_{name}" for name in labels)]
     axes = {name: {0: "B", **({1: f"T_{name}"} if name in EACH else {})} for name in (*inputs, *outputs)}
     axes["logits"][1] = "T"
-    made, file = frames([3, 2]), io.BytesIO()
-    fed = (torch.tensor([3, 2]), *(x for x, _ in made.values()), *leaves(state))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracing exporter is called deprecated; other sizes are played below
-        torch.onnx.export(
-            Flat(net).eval(), fed, file, input_names=inputs, output_names=outputs, dynamic_axes=axes,
-            opset_version=18, dynamo=False,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    wanted, state = {one.name for one in session.get_inputs()}, net.start(3)
+    fed = (torch.tensor([3, 2]), *(x for x, _ in frames([3, 2]).values()), *leaves(state))
+    play, state = exported(Flat(net), fed, inputs, outputs, axes), net.start(3)
     for lengths in ([5, 1, 2], [1, 1, 0]):
         made = frames(lengths)
         fed = (torch.tensor(lengths), *(x for x, _ in made.values()), *leaves(state))
-        feed = {name: x.numpy() for name, x in zip(inputs, fed, strict=True) if name in wanted}
-        said, *after = session.run(None, feed)
+        said, *after = play(fed)
         with torch.no_grad():
             expected, state = net(made, state)
         for row, count in enumerate(lengths):

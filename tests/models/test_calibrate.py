@@ -32,7 +32,7 @@ def test_the_temperature_is_found_again(honest):
     logits, clips = honest
     found = calibrate.fit(2.5 * logits, clips)
     assert found.temperature == pytest.approx(2.5, rel=0.1)
-    assert np.abs(found.offset_H).max() < 0.25
+    assert np.abs(found.offsets).max() < 0.25
 
 
 def test_a_head_that_was_never_told_not_to_is_quietened(honest):
@@ -41,7 +41,7 @@ def test_a_head_that_was_never_told_not_to_is_quietened(honest):
     louder = logits + 3.0 * np.eye(len(HEADS))[boredom]
     true = np.array([PUBLISHED.index(PUBLISHED_AS[clip.emotion]) for clip in clips])
     found = calibrate.fit(louder, clips)
-    assert found.offset_H[boredom] < -1.0
+    assert found.offsets[boredom] < -1.0
     before, after = (ece(published(softmax(x)), true) for x in (louder, found.apply(louder)))
     assert after < 0.05 < before
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clser.models.data.augment import Ways, at_speed, held_out_files
+from clser.models.data.augment import at_speed, held_out_files
 from clser.models.data.clips import Clip
 from clser.models.data.codecs import coded, mp3, opus, telephone
 from clser.models.data.copies import correlation
-from clser.models.data.masks import mask_bands, mask_frames, vtlp
 from clser.models.data.rooms import in_room, made_up, reverberate
 from clser.models.data.stacks import Partners, Stacking, amid_neutral, joined
+from clser.models.data.vtlp import vtlp
 from clser.models.errors import GivenError
 
 RATE_HZ = 16_000
@@ -87,20 +87,8 @@ def test_a_made_up_room_dies_away_as_asked():
 def test_everything_is_the_same_for_the_same_seed(seed):
     sound = voice(0.3)
     noise = [np.random.default_rng(1).standard_normal(4_000).astype(np.float32)]
-    ways = Ways(noises=noise)
-    one, two = (ways.change(sound, 0, np.random.default_rng(seed)) for _ in range(2))
-    assert np.array_equal(one, two)
-    assert one.dtype == np.float32
-    assert np.abs(one).max() <= 1.0
     assert np.array_equal(*(coded(sound, np.random.default_rng(seed)) for _ in range(2)))
     assert np.array_equal(*(in_room(sound, noise, np.random.default_rng(seed)) for _ in range(2)))
-
-
-def test_the_settings_and_the_noises_make_the_config():
-    noise = np.ones(10, np.float32)
-    configs = {ways.config for ways in (Ways(), Ways(codec=0.5), Ways([noise]), Ways([2 * noise]), Ways((), [noise]))}
-    assert len(configs) == 5
-    assert Ways([noise]).config == Ways((noise.copy(),)).config
 
 
 def test_speed_changes_length_and_pitch_together():
@@ -192,16 +180,3 @@ def test_a_warp_moves_a_peak_by_its_factor():
     assert np.array_equal(vtlp(bands, 1.0, 60.0, 7_800.0), bands)
     flat = np.full((3, 4, 48), 2.0)
     assert np.allclose(vtlp(flat, 1.1, 60.0, 7_800.0), flat)
-
-
-def test_masks_blank_no_more_than_asked_and_leave_what_they_were_given():
-    random = np.random.default_rng(0)
-    bands = random.standard_normal((50, 40)).astype(np.float32)
-    before = bands.copy()
-    for seed in range(20):
-        masked = mask_bands(bands, 6, 2, np.random.default_rng(seed))
-        assert (masked != bands).any(0).sum() <= 12
-        masked = mask_frames(bands, 30, 1, np.random.default_rng(seed))
-        assert (masked != bands).any(1).sum() <= 10
-    assert np.array_equal(bands, before)
-    assert mask_frames(bands[:2], 30, 2, random).shape == (2, 40)

@@ -16,8 +16,6 @@ from clser.models.data.splits import (
     leave_one_speaker_out,
     sentence,
     sentence_disjoint,
-    speaker_folds,
-    split,
 )
 from clser.models.errors import GivenError
 from clser.models.labels import HEADS
@@ -81,17 +79,6 @@ def test_no_sentence_that_is_tested_was_trained_on(clips):
         assert not said & {sentence(clips[n]) for n in fold.test}
 
 
-@given(collections(), st.integers(2, 3))
-def test_the_old_folds_are_the_grouped_ones(clips, folds):
-    for n, clip in enumerate(clips):
-        clips[n] = Clip(clip.path, clip.corpus, f"{clip.corpus}_{clip.speaker}", clip.gender, clip.emotion)
-    fold_of = speaker_folds(clips, folds)
-    for number, fold in enumerate(grouped_folds(clips, folds)):
-        train, test = split(clips, number, fold_of)
-        assert sorted((*fold.train, *fold.valid)) == train
-        assert list(fold.test) == test
-
-
 @given(collections())
 def test_clips_alone_are_split_evenly_by_emotion(clips):
     folds = by_clip(clips, 3)
@@ -115,6 +102,21 @@ def test_a_share_of_the_speakers_is_held_back():
     assert (len(two.train), len(two.valid), len(two.test)) == (1, 1, 2)
     one = grouped_folds(clips[:2], 2)[0]
     assert (len(one.train), len(one.valid), len(one.test)) == (1, 0, 1)
+
+
+def test_folds_are_alike_in_size_for_every_corpus():
+    sizes = {"casia": 4, "emodb": 10, "emovo": 6, "nemo": 9, "ravdess": 24, "tess": 2}
+    clips = [
+        clip(f"{corpus}{who:02}", gender="female" if who % 2 else "male", corpus=corpus)
+        for corpus, speakers in sizes.items()
+        for who in range(speakers)
+    ]
+    folds = grouped_folds(clips, valid=0.0)
+    for corpus, speakers in sizes.items():
+        counts = [sum(clips[n].corpus == corpus for n in fold.test) for fold in folds]
+        if corpus != "tess":
+            assert sum(counts) == speakers
+            assert max(counts) - min(counts) <= 1
 
 
 def test_clips_without_a_text_are_in_no_fold_of_sentences():

@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import os
 import socket
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -186,3 +188,10 @@ def test_a_pull_that_fails_says_why(monkeypatch, raised, expected):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(expected):
         pull("some/thing")
+
+
+def test_without_a_connection_it_says_so_in_a_process_that_knows_no_hub_yet(tmp_path):
+    said = "from clser.models.encoders.pull import pull\ntry: pull('some/thing')\nexcept Exception as e: print(type(e).__name__, e)"
+    known = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, env=known)
+    assert ran.stdout.startswith("FailedError some/thing could not be fetched"), ran.stdout

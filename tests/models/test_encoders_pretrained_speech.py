@@ -34,15 +34,6 @@ CLASSES = {
 SAMPLES = (9_000, 4_333, 150, 400)
 
 
-@pytest.fixture(autouse=True)
-def _same_every_time():
-    torch.manual_seed(3)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # these models are too small to share out
-    yield
-    torch.set_num_threads(threads)
-
-
 def sound():
     """Four rows; what lies behind each one's end is loud, so that nothing of it can go unnoticed."""
     return torch.randn(len(SAMPLES), max(SAMPLES)) * 0.1 + 0.05, torch.tensor(SAMPLES)

@@ -24,15 +24,6 @@ SIZE = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _same_every_time():
-    torch.manual_seed(3)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # these models are too small to share out
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """family -> (folder, the library's model, its tokenizer); saved as language models are, without a pooler."""

@@ -1,7 +1,6 @@
 """Export: the file plays as torch does, says what it is, and one that answers otherwise is refused."""
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from clser.models import export, smaller, systems
+from clser.models import export, int8, onnx_files, systems
 from clser.models.errors import FailedError, MissingError
 from clser.models.labels import HEADS
 from clser.models.live import card, live
@@ -29,7 +28,7 @@ def about(name="small_system", **said):
 
 
 def read(path):
-    return json.loads(export.player(path).get_modelmeta().custom_metadata_map["clser"])
+    return onnx_files.said_of(onnx_files.player(path))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_the_file_plays_as_torch_does_and_says_what_it_is(name, settings, tmp_pa
     assert made.size_bytes == path.stat().st_size
     assert read(path) == card(net, said)
     assert [file.name for file in path.parent.iterdir()] == ["net.onnx"]
-    inputs = [value.name for value in export.player(path).get_inputs()]
+    inputs = [value.name for value in onnx_files.player(path).get_inputs()]
     expected = [f"state_{each}" for each in live(net).state_names()] if net.streams == "exactly" else []
     assert inputs == ["pcm_BS", "frames_B", *expected]
 
@@ -61,7 +60,7 @@ def test_calibration_is_inside_the_graph(tmp_path):
     plain = live(net)
     export.export(net, path, about(calibration=Calibration(2.0, tuple(range(len(HEADS))))))
     pcm = (0.1 * np.random.default_rng(0).standard_normal((1, 6 * 1280))).astype(np.float32)
-    (got,) = export.player(path).run(None, {"pcm_BS": pcm, "frames_B": np.array([6])})
+    (got,) = onnx_files.player(path).run(None, {"pcm_BS": pcm, "frames_B": np.array([6])})
     with torch.no_grad():
         expected = plain(torch.from_numpy(pcm), torch.tensor([6])).numpy() / 2.0 + np.arange(len(HEADS))
     assert np.abs(got - expected).max() < 1e-4
@@ -129,12 +128,12 @@ def decided(**settings):
 
 @pytest.mark.parametrize("streams", ["exactly", "window"])
 def test_8_bits_are_smaller_and_say_the_same(streams, tmp_path, monkeypatch):
-    monkeypatch.setattr(smaller, "SOUND_S", 2.0)
-    monkeypatch.setattr(smaller, "ROWS", 12)
+    monkeypatch.setattr(int8, "SOUND_S", 2.0)
+    monkeypatch.setattr(int8, "ROWS", 12)
     net = decided(streams=streams)
     full = export.export(net, tmp_path / "full.onnx", about())
     made = export.export(net, tmp_path / "net.onnx", about(), int8=True)
-    assert made.agreement >= smaller.AGREEMENT
+    assert made.agreement >= int8.AGREEMENT
     assert made.size_bytes < full.size_bytes - 25_000, "64 x 240 numbers lose three of their four bytes"
     said = read(tmp_path / "net.onnx")
     assert said["precision"] == "int8"
@@ -143,26 +142,26 @@ def test_8_bits_are_smaller_and_say_the_same(streams, tmp_path, monkeypatch):
 
 
 def test_8_bits_that_change_the_labels_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(smaller, "SOUND_S", 1.0)
+    monkeypatch.setattr(int8, "SOUND_S", 1.0)
     count = iter(range(100))
-    monkeypatch.setattr(smaller, "labels", lambda *_: np.full(10, next(count)))
+    monkeypatch.setattr(int8, "labels", lambda *_: np.full(10, next(count)))
     with pytest.raises(FailedError, match=r"only 0.0% of the labels stay the same.*without --int8"):
         export.export(decided(), tmp_path / "net.onnx", about(), int8=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_sounds_it_is_tried_with_are_voices_of_many_kinds(monkeypatch):
-    monkeypatch.setattr(smaller, "SOUND_S", 1.0)
-    sounds = list(smaller.spoken())
-    assert len(sounds) == smaller.ROWS
+    monkeypatch.setattr(int8, "SOUND_S", 1.0)
+    sounds = list(int8.spoken())
+    assert len(sounds) == int8.ROWS
     assert all(np.isfinite(sound).all() and np.abs(sound).max() < 1.0 for sound in sounds)
-    assert len({sound.tobytes() for sound in sounds}) == smaller.ROWS
-    assert all(np.array_equal(a, b) for a, b in zip(sounds, smaller.spoken(), strict=True))
+    assert len({sound.tobytes() for sound in sounds}) == int8.ROWS
+    assert all(np.array_equal(a, b) for a, b in zip(sounds, int8.spoken(), strict=True))
 
 
 def test_nodes_are_put_behind_those_they_need():
     """Also behind what only the body of a loop or a branch takes."""
-    make = smaller.onnx.helper
+    make = int8.onnx.helper
     body = make.make_graph([make.make_node("Identity", ["b"], ["c"])], "body", [], [])
     nodes = [
         make.make_node("If", ["when"], ["d"], then_branch=body, else_branch=body),
@@ -171,5 +170,5 @@ def test_nodes_are_put_behind_those_they_need():
     ]
     inputs = [make.make_tensor_value_info(name, 1, [1]) for name in ("x", "when")]
     graph = make.make_graph(nodes, "graph", inputs, [])
-    smaller.ordered(graph)
+    int8.ordered(graph)
     assert [node.output[0] for node in graph.node] == ["a", "b", "d"]

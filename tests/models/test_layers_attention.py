@@ -16,11 +16,6 @@ pytestmark = pytest.mark.torch
 CLOSE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def everything(layer):
     """No weight where it began: zeros and ones hide mistakes."""
     with torch.no_grad():

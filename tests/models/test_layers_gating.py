@@ -10,11 +10,6 @@ from clser.models.layers.gating import FeatureGate, PairGate, SigmoidGates, Weig
 pytestmark = pytest.mark.torch
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def reached(layer, *outputs):
     sum(output.square().sum() for output in outputs).backward()
     return [name for name, p in layer.named_parameters() if p.grad is None or not p.grad.any()]

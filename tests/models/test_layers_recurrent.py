@@ -11,11 +11,6 @@ pytestmark = pytest.mark.torch
 CLOSE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def plain(lstm, x_TD):
     """One layer, one way, in doubles."""
     parts = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")

@@ -1,13 +1,10 @@
 """What every layer that streams promises: any split gives the same, rows keep to themselves, padding is not heard."""
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
-import warnings
-
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import onnxruntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +131,7 @@ def test_gradients_reach_every_parameter_and_are_numbers(name):
 
 
 @every_layer
-def test_an_exported_graph_plays_the_same_at_other_sizes(name, tmp_path):
+def test_an_exported_graph_plays_the_same_at_other_sizes(name, exported):
     net = made(name)
 
     class Flat(torch.nn.Module):
@@ -150,22 +147,10 @@ def test_an_exported_graph_plays_the_same_at_other_sizes(name, tmp_path):
     inputs, outputs = ["x", "length", *kept], ["y", *(f"next_{one}" for one in kept)]
     axes = {one: {0: "B"} for one in (*inputs, *outputs)}
     axes["x"][1] = axes["y"][1] = "T"
-    path = str(tmp_path / "net.onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracing exporter is called deprecated; sizes below are not the traced ones
-        torch.onnx.export(
-            Flat().eval(), (torch.randn(2, 3, WIDTH), torch.tensor([3, 2]), *leaves(net.start(2))), path,
-            input_names=inputs, output_names=outputs, dynamic_axes=axes, opset_version=18, dynamo=False,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    read = {one.name for one in session.get_inputs()}
-    state = net.start(4)
+    traced = (torch.randn(2, 3, WIDTH), torch.tensor([3, 2]), *leaves(net.start(2)))
+    play, state = exported(Flat(), traced, inputs, outputs, axes), net.start(4)
     for steps, lengths in ((5, [5, 4, 0, 1]), (1, [1, 0, 1, 1]), (9, [9, 9, 2, 5])):
         x = torch.randn(4, steps, WIDTH)
-        given = [x, torch.tensor(lengths), *leaves(state)]
-        fed = {one: tensor.numpy() for one, tensor in zip(inputs, given, strict=True) if one in read}
-        played = [torch.from_numpy(array) for array in session.run(None, fed)]
+        played = play([x, torch.tensor(lengths), *leaves(state)])
         y, state = run(net, x, state, lengths)
         assert apart(played, [y, *leaves(state)]) < 1e-4

@@ -12,11 +12,6 @@ pytestmark = pytest.mark.torch
 CLOSE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def plain_matrix_memory(query, key, value, log_in, log_keep):
     """Eq. 19 to 21 of one head, without a stabiliser: only doubles bear that."""
     memory, normal, answers = torch.zeros(value.shape[1], key.shape[1]).double(), torch.zeros(key.shape[1]).double(), []

@@ -13,11 +13,6 @@ pytestmark = pytest.mark.torch
 ABSENT = -1e9
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def softmax(row):
     top = max(row)
     powers = [math.exp(x - top) for x in row]

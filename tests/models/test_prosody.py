@@ -2,14 +2,12 @@
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
 import itertools
-import warnings
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import onnxruntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,7 +204,7 @@ def test_company_and_padding_make_no_difference(net):
             assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(alone, kept, strict=True))
 
 
-def test_onnx_runtime_says_the_same_of_other_rows_and_lengths(net, tmp_path):
+def test_onnx_runtime_says_the_same_of_other_rows_and_lengths(net, exported):
     class Flat(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -216,28 +214,20 @@ def test_onnx_runtime_says_the_same_of_other_rows_and_lengths(net, tmp_path):
             x_BTF, state = self.net(pcm_BS, frames_B, ProsodyState(hops_BKC, past_BKC))
             return x_BTF, *state
 
-    path = tmp_path / "prosody.onnx"
     state_names = list(names(net.start(1)))
     given_names, told_names = ["pcm", "frames", *state_names], ["x", *(f"next_{name}" for name in state_names)]
     axes = {name: {0: "B"} for name in [*given_names, *told_names]}
     axes["pcm"][1], axes["x"][1] = "S", "T"
     traced = (torch.zeros(2, 4 * HOP), torch.tensor([4, 3]), *net.start(2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.onnx's own, of its older exporter
-        torch.onnx.export(
-            Flat(), traced, str(path), dynamo=False, opset_version=18,
-            input_names=given_names, output_names=told_names, dynamic_axes=axes,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    state = net.start(3)
+    play, state = exported(Flat(), traced, given_names, told_names, axes), net.start(3)
     for step in range(3):
         pcm = torch.from_numpy(np.stack([speech_like(10 * step + row, 0.11) for row in range(3)]))
         frames = torch.tensor([11, 4, 0])
-        feed = dict(zip(given_names, (tensor.numpy() for tensor in (pcm, frames, *state)), strict=True))
+        said = play((pcm, frames, *state))
         with torch.no_grad():
             x_BTF, state = net(pcm, frames, state)
-        for told, mine in zip(session.run(None, feed), (x_BTF, *state), strict=True):
-            assert np.allclose(told, mine.numpy(), atol=1e-4)
+        for told, mine in zip(said, (x_BTF, *state), strict=True):
+            assert torch.allclose(told, mine, atol=1e-4)
 
 
 def test_the_range_of_pitch_can_be_set():

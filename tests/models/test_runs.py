@@ -10,12 +10,12 @@ import tiny
 import torch
 
 from clser.bench import accuracy
-from clser.engine.errors import GivenError
-from clser.models import results, runs, systems
-from clser.models.batches import Examples, Take
+from clser.engine.errors import FailedError, GivenError
+from clser.models import checkpoint, results, runs, systems
 from clser.models.data.corpora import Text
 from clser.models.encoders.text import tokeniser
 from clser.models.enrolment import enrolment
+from clser.models.examples import Examples, TakeFeatures
 
 pytestmark = pytest.mark.torch
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.torch
 @pytest.fixture(scope="module")
 def examples():
     clips, features = tiny.clips_and_features()
-    take = Take.of({"logmel": features}, {"logmel": 1})
+    take = TakeFeatures.of({"logmel": features}, {"logmel": 1})
     return Examples(tiny.EMOTIONS, clips, take, [take], range(len(clips)), {"logmel": 1}, 640)
 
 
@@ -93,3 +93,19 @@ def test_folds_of_unlike_plans_or_twice_the_same_are_refused(examples, tmp_path)
         accuracy.read([a, b])
     with pytest.raises(GivenError, match="no finished run"):
         accuracy.read([tmp_path / "nowhere"])
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.write(path, checkpoint.Place(), {"seed": 0}, {})
+    before = path.read_bytes()
+
+    def full(_, out):
+        out.write(b"half")
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FailedError, match="make room"):
+        checkpoint.write(path, checkpoint.Place(), {"seed": 0}, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

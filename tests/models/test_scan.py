@@ -1,9 +1,5 @@
 """Selective scans: whatever the way they are computed, they are the recurrence that defines them."""
 
-import warnings
-
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -111,7 +107,7 @@ class Play(nn.Module):
 
 
 @pytest.mark.parametrize(("run", "made"), [(scans.scan, inputs), (scans.dual, dual_inputs)])
-def test_exported_it_takes_any_rows_and_steps(run, made, tmp_path):
+def test_exported_it_takes_any_rows_and_steps(run, made, exported):
     def arguments(rows, steps, seed):
         each, decay, state = single(made(rows, steps, seed=seed))
         return decay, (*each, state)
@@ -119,15 +115,8 @@ def test_exported_it_takes_any_rows_and_steps(run, made, tmp_path):
     decay, traced = arguments(2, 5, 0)
     names = ["x", "delta", "in", "out", "state"]
     axes = {name: {0: "B", 1: "T"} for name in names[:4]} | {"state": {0: "B"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracing exporter is called deprecated
-        torch.onnx.export(
-            Play(run, decay), traced, str(tmp_path / "scan.onnx"), input_names=names, output_names=["y", "after"],
-            dynamic_axes=axes, opset_version=18, dynamo=False,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(str(tmp_path / "scan.onnx"), providers=["CPUExecutionProvider"])
+    play = exported(Play(run, decay), traced, names, ["y", "after"], axes)
     for rows, steps in ((1, 1), (3, 40)):
         _, given = arguments(rows, steps, 1)
-        got = session.run(None, {name: part.numpy() for name, part in zip(names, given, strict=True)})
         wanted = run(scans.Steps(*given[:4]), decay, given[4])
-        assert max(np.abs(a - b.numpy()).max() for a, b in zip(got, wanted, strict=True)) < 1e-4
+        assert max((a - b).abs().max() for a, b in zip(play(given), wanted, strict=True)) < 1e-4

@@ -13,16 +13,18 @@ torch = pytest.importorskip("torch")
 
 from clser.models import systems
 from clser.models.answers import logits_of
-from clser.models.batches import UNASKED, Drawer, Examples, Take, class_masks, pad
+from clser.models.batches import Drawer
 from clser.models.data.cache import Features
 from clser.models.data.corpora import Text
 from clser.models.encoders.text import tokeniser
 from clser.models.errors import FailedError, GivenError
+from clser.models.examples import UNASKED, Examples, TakeFeatures, class_masks, pad
 from clser.models.labels import HEADS
 from clser.models.losses import cross_entropy
 from clser.models.plan import from_values
 from clser.models.runs import split_texts
-from clser.models.train import Running, StoppedError, Validation, asked_of, loss_of, train
+from clser.models.train import Running, StoppedError, asked_of, loss_of, train
+from clser.models.validation import Validation
 
 pytestmark = pytest.mark.torch
 SMALL = {
@@ -62,7 +64,7 @@ def zoo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def examples():
     clips, features = tiny.clips_and_features()
-    take = Take.of({"logmel": features}, {"logmel": 1})
+    take = TakeFeatures.of({"logmel": features}, {"logmel": 1})
     to_train = [n for n, clip in enumerate(clips) if not clip.speaker.endswith("3")]
     heads = tiny.EMOTIONS
     return Examples(heads, clips, take, [take], to_train, {"logmel": 1}, 640, masks=class_masks(heads, clips))
@@ -330,7 +332,7 @@ def test_fronts_of_other_frame_rates_are_cut_at_the_same_place(examples):
     marked = np.repeat(np.arange(len(slow.features)), 4)[:, None].astype(np.float32)
     fast = Features(np.repeat(marked, 9, 1), slow.starts * 4)
     slow = Features(np.repeat(np.arange(len(slow.features), dtype=np.float32)[:, None], 240, 1), slow.starts)
-    take = Take.of({"logmel": slow, "prosody": fast}, {"logmel": 1, "prosody": 4})
+    take = TakeFeatures.of({"logmel": slow, "prosody": fast}, {"logmel": 1, "prosody": 4})
     both = replace(examples, takes=[take], clean=take, ratios={"logmel": 1, "prosody": 4})
     plain = plan(masking__gain=0.0, masking__colour=0.0, masking__bands=0, masking__times=0, sampling__cut=1.0)
     drawer = Drawer(both, plain, 0)

@@ -1,38 +1,31 @@
-"""Which sounds a system is trained and tested on, and their features: clean clips, and takes as rooms and phones make them.
+"""Which sounds a system is trained and tested on: clean clips, and takes of them as rooms and phones make them."""
 
-All is kept in a `FeatureCache`; the same clip and take give the same sound to every front.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from clser.models.data.augment import (
     GAIN_DB,
     SNR_DB,
     SPEED,
-    Sound,
     add_noise,
     at_speed,
     cut_to_speech,
     held_out_files,
+    ratio,
     speech_bounds,
 )
 from clser.models.data.augment import LEAD_S as TAKE_LEAD_S
 from clser.models.data.augment import TRAIL_S as TAKE_TRAIL_S
-from clser.models.data.cache import FeatureCache, Features, Report, Take
-from clser.models.data.clips import Clip, read_sound
+from clser.models.data.cache import Take
+from clser.models.data.clips import Clip, Sound, read_sound
 from clser.models.data.codecs import coded
 from clser.models.data.manifests import read_manifest
 from clser.models.data.rooms import in_room
 from clser.models.data.stacks import Stacking
-from clser.models.features import fronts
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.plan import Takes
 
@@ -40,9 +33,6 @@ LEAD_S, TRAIL_S = 0.3, 0.15
 """How much an engine leaves before and after speech."""
 VERSION = 1
 """Counts up when the same settings would give other sounds."""
-HUB = "hub:"
-
-Array = np.ndarray[Any, Any]
 
 
 def limits_s(clips: Sequence[Clip]) -> dict[str, float]:
@@ -100,7 +90,7 @@ def disturbed_take(
         sound = cut_to_speech(sound, random.uniform(0.0, TAKE_LEAD_S), random.uniform(0.0, TAKE_TRAIL_S), random)
         sound = at_speed(sound, random.uniform(1.0 - SPEED, 1.0 + SPEED))
         theirs = _of_speaker(number, clip)
-        gain = 10.0 ** (theirs.uniform(-GAIN_DB, GAIN_DB) / 20.0)
+        gain = ratio(theirs.uniform(-GAIN_DB, GAIN_DB))
         in_a_room, through_a_codec = theirs.random(2) < (takes.rooms, takes.codecs)
         if in_a_room:
             sound = in_room(sound, rooms, theirs)
@@ -120,60 +110,6 @@ def disturbed_take(
 def _of_speaker(number: int, clip: Clip) -> np.random.Generator:
     name = repr((number, clip.who if clip.speaker else clip.name)).encode()
     return np.random.default_rng(int.from_bytes(blake2b(name, digest_size=8).digest()))
-
-
-def by_front(
-    names: Sequence[str], clips: Sequence[Clip], take: Take, cache: FeatureCache, report: Report | None
-) -> dict[str, Features]:
-    """The features of all clips of one take, front by front."""
-    return {name: cache.features(clips, key_of(name), compute_of(name), take, report) for name in names}
-
-
-def key_of(name: str) -> str:
-    """A front's name in the cache: another way to compute it is another front."""
-    if name.startswith(HUB):
-        return f"hub-{blake2b(name.encode(), digest_size=8).hexdigest()}"
-    return f"{name}-{fronts.digest(name)}"
-
-
-def samples_of(name: str) -> int:
-    """Sound in one of its frames."""
-    return _encoder(name).samples if name.startswith(HUB) else fronts.front(name).samples
-
-
-def compute_of(name: str) -> Callable[[Sound], Array]:
-    """Sound to [frames, width]."""
-    if name.startswith(HUB):
-        return _pretrained(name)
-    front: Any = fronts.front(name)
-
-    def compute(sound: Sound) -> Array:
-        frames = len(sound) // front.samples
-        if frames == 0:
-            return np.zeros((0, front.width), np.float32)
-        with torch.inference_mode():
-            pcm_BS = torch.from_numpy(np.ascontiguousarray(sound[None, : frames * front.samples]))
-            x_BTF, _ = front(pcm_BS, torch.tensor([frames]), front.start(1))
-        return np.asarray(x_BTF[0].numpy())
-
-    return compute
-
-
-@lru_cache(maxsize=2)
-def _encoder(name: str) -> Any:
-    from clser.models.encoders.pretrained_speech import open_speech  # noqa: PLC0415 - loads transformers
-
-    return open_speech(name.removeprefix(HUB)).eval()
-
-
-def _pretrained(name: str) -> Callable[[Sound], Array]:
-    def compute(sound: Sound) -> Array:
-        encoder = _encoder(name)
-        with torch.inference_mode():
-            x_BTD, length_B = encoder(torch.from_numpy(sound[None]), torch.tensor([len(sound)]))
-        return np.asarray(x_BTD[0, : int(length_B[0])].float().numpy())
-
-    return compute
 
 
 def surroundings(folder: Path, takes: Takes) -> Surroundings:

@@ -1,6 +1,6 @@
-"""Other speakers and blanked parts, done to log-mel features: VTLP (Jaitly & Hinton 2013), SpecAugment (Park et al. 2019).
+"""Other throats, done to log-mel features: VTLP (Jaitly and Hinton 2013).
 
-Letters: T frames or hops, M mel bands. Both leave their argument as it is.
+Letters: T frames or hops, M mel bands.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ BREAK_HZ = 4_800.0
 
 
 def vtlp(bands_TM: Array, warp: float, lowest_hz: float, highest_hz: float) -> Array:
-    """The bands as of a vocal tract shorter by `warp`: what lay at f comes to lie at f * warp.
+    """The bands as of a vocal tract shorter by `warp`: what lay at f comes to lie at f * warp. They themselves are left alone.
 
     The bands' middles are evenly spaced on the mel scale between the edges `lowest_hz` and `highest_hz`.
     """
@@ -37,30 +37,6 @@ def _warped(warp: float, highest_hz: float) -> tuple[list[float], list[float]]:
     # f' = f * a for f <= F * min(a, 1) / a, then a straight line to the highest (Jaitly & Hinton, eq. 1)
     knee_hz = BREAK_HZ * min(warp, 1.0) / warp
     return [0.0, knee_hz * warp, highest_hz], [0.0, knee_hz, highest_hz]
-
-
-def mask_bands(bands_TM: Array, widest: int, times: int, random: np.random.Generator) -> Array:
-    """`times` runs of up to `widest` bands take the mean of what was there."""
-    out = np.array(bands_TM)
-    bands = out.shape[-1]
-    for _ in range(times):
-        width = int(random.integers(0, min(widest, bands) + 1))
-        first = int(random.integers(0, bands - width + 1))
-        if width:
-            out[..., first : first + width] = out[..., first : first + width].mean()
-    return out
-
-
-def mask_frames(features_TM: Array, longest: int, times: int, random: np.random.Generator) -> Array:
-    """`times` runs of up to `longest` frames, a fifth of all at most, take the mean of the whole."""
-    out = np.array(features_TM)
-    frames = len(out)
-    for _ in range(times):
-        length = int(random.integers(0, min(longest, frames // 5) + 1))
-        first = int(random.integers(0, frames - length + 1))
-        if length:
-            out[first : first + length] = features_TM.mean(0)
-    return out
 
 
 def _mel(hz: Any) -> Any:

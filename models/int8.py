@@ -3,17 +3,16 @@
 Letters: B rows, S samples, T frames, N answers, H heads.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from clser.models.errors import FailedError
 from clser.models.features.constants import SAMPLE_RATE_HZ
+from clser.models.onnx_files import player, quantise
 
 AGREEMENT = 0.99
 OPERATIONS = ("MatMul", "Gemm", "LSTM")
@@ -26,7 +25,7 @@ HEARD_S = (0.8, 1.3, 2.0, 3.1, 4.0)
 Array = np.ndarray[Any, Any]
 
 
-def smaller(path: Path, card: Mapping[str, Any]) -> float:
+def to_int8(path: Path, card: Mapping[str, Any]) -> float:
     """Rewrites the file with 8-bit weights where that does no harm; gives back the share of labels that stayed the same."""
     names = _nodes(path)
     if not names:
@@ -40,7 +39,10 @@ def smaller(path: Path, card: Mapping[str, Any]) -> float:
         chosen = names[: max(1, round(share * len(names)))]
         small = path.with_suffix(".int8.onnx")
         try:
-            _quantise(path, small, chosen)
+            quantise(path, small, OPERATIONS, nodes_to_quantize=chosen)
+            model = onnx.load(str(small))
+            ordered(model.graph)
+            onnx.save(model, str(small))
             agreement = float((labels(small, card, sounds) == before).mean())
             if agreement >= AGREEMENT:
                 small.replace(path)
@@ -67,24 +69,6 @@ def _nodes(path: Path) -> list[str]:
         and any(name in sizes for name in node.input)
     ]
     return [name for _, name in sorted(found, reverse=True)]
-
-
-def _quantise(path: Path, small: Path, nodes: list[str]) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - slow, and for this alone
-
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)  # it recommends a preparation that changes nothing here
-    try:
-        quantize_dynamic(
-            str(path), str(small), op_types_to_quantize=list(OPERATIONS), nodes_to_quantize=nodes,
-            per_channel=True, weight_type=QuantType.QInt8,
-        )  # fmt: skip
-    finally:
-        log.setLevel(level)
-    model = onnx.load(str(small))
-    ordered(model.graph)
-    onnx.save(model, str(small))
 
 
 def ordered(graph: Any) -> None:
@@ -115,9 +99,7 @@ def _needed(node: Any) -> set[str]:
 
 def labels(path: Path, card: Mapping[str, Any], sounds: list[Array]) -> Array:
     """[N]: the label of every answer that the file gives about these sounds."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = player(path)
     samples, out = card["frame_samples"], []
     if card["streams"] == "exactly":
         frames = len(sounds[0]) // samples

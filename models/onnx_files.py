@@ -1,0 +1,53 @@
+"""ONNX files: what they say of themselves, playing them, and the quantiser of their runtime."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from clser.models.errors import MissingError
+
+OPSET = 18
+KEY = "clser"
+"""Of the metadata, where a file says what it is."""
+
+
+def player(path: Path, threads: int = 1) -> Any:
+    """An ONNX Runtime session on so many cores."""
+    if not path.is_file():
+        raise MissingError(f"{path}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def said_of(session: Any) -> dict[str, Any]:
+    """What the file says of itself; nothing if it is not one of ours."""
+    said: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
+    return said
+
+
+def describe(model: Any, said: dict[str, Any]) -> None:
+    """Makes the model say so."""
+    onnx.helper.set_model_props(model, {KEY: json.dumps(said)})
+
+
+def quantise(path: Path, small: Path, operations: Sequence[str], **options: Any) -> None:
+    """Writes `small`: the same with the fixed weights of these operations in a byte each."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - pulls in much that playing does not need
+
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # it recommends, every time, a preparation that changes nothing here
+    try:
+        quantize_dynamic(
+            str(path), str(small), op_types_to_quantize=list(operations), per_channel=True,
+            weight_type=QuantType.QInt8, **options,
+        )  # fmt: skip
+    finally:
+        log.setLevel(level)
