@@ -68,7 +68,8 @@ def measure(corpora: Path, folders: Sequence[Path], peer: bool, cache: Path) -> 
             said = functionals.answers([*clips.values()], fold_of, int(heard), cache)
             judged["opensmile", heard] = _judge_peer(said, [*clips.values()])
     rows = [row for (name, heard), each in judged.items() for row in _rows(name, int(heard), each)]
-    return {"rows": rows, "gains": _gains(judged), "folders": [folder.name for folder in folders]}
+    digests = {folder.name: _about(folder)["digest"] for folder in folders}
+    return {"rows": rows, "gains": _gains(judged), "digests": digests}
 
 
 def read(folders: Sequence[Path]) -> dict[str, Answers]:
@@ -76,7 +77,7 @@ def read(folders: Sequence[Path]) -> dict[str, Answers]:
     parts: dict[str, list[tuple[dict[str, Any], Any]]] = {}
     for folder in folders:
         try:
-            about = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            about = _about(folder)
             answers = np.load(folder / "answers.npz", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise GivenError(
@@ -86,6 +87,11 @@ def read(folders: Sequence[Path]) -> dict[str, Answers]:
             raise GivenError(f"{folder}: trained without --fold, so nobody was held out; train it on a fold")
         parts.setdefault(about["system"], []).append((about, answers))
     return {name: _together(name, found) for name, found in parts.items()}
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return about
 
 
 def _together(system: str, parts: Sequence[tuple[dict[str, Any], Any]]) -> Answers:
@@ -116,7 +122,7 @@ def _folds(folders: Sequence[Path], system: str) -> dict[tuple[str, str], str]:
     """Each tested clip's fold."""
     fold_of = {}
     for folder in folders:
-        about = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        about = _about(folder)
         if about["system"] == system:
             answers = np.load(folder / "answers.npz", allow_pickle=False)
             for name in zip(answers["corpus"].tolist(), answers["name"].tolist(), strict=True):

@@ -13,6 +13,9 @@ Line = dict[str, Any]
 Values = dict[str, list[float]]
 """What the line only sums up."""
 
+OF_OTHERS = ("accuracy", "scan")
+"""Benchmarks that do not run the engine's model."""
+
 
 def draw(line: Line, values: Values, folder: Path) -> str:
     """A sentence on what became of it."""
@@ -39,10 +42,8 @@ def draw(line: Line, values: Values, folder: Path) -> str:
     try:
         drawers[line["bench"]](figure, line, values)
         machine = line["machine"]
-        figure.suptitle(
-            f"{line['bench']}, {machine['processor']}, {machine['cores']} cores, model {line['model']['digest']}",
-            fontsize=8,
-        )
+        model = "" if line["bench"] in OF_OTHERS else f", model {line['model']['digest']}"
+        figure.suptitle(f"{line['bench']}, {machine['processor']}, {machine['cores']} cores{model}", fontsize=8)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{line['bench']}.png"
         figure.savefig(path, dpi=150)

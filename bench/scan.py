@@ -14,7 +14,7 @@ from typing import Any
 from clser.bench.table import number
 
 FRAMES_A_SECOND = 25
-ROWS, CHANNELS, NUMBERS, HEAD = 4, 256, 16, 32
+ROWS, CHANNELS, NUMBERS, HEAD = 1, 128, 16, 32
 WAYS = ("sequential", "chunked", "dual")
 REPEATS = 3
 

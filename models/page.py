@@ -54,7 +54,7 @@ def _headline(about: Trained, found: Mapping[str, Any]) -> str:
         told.insert(0, f"<b>mean UAR {_percent(found['mean_uar'])}</b>")
     told.append(f"temperature {about.calibration.temperature:.2f}")
     told.append(escape(about.licence))
-    return f"<p>{'; '.join(told)}. Weights {escape(str(found.get('digest', '')))}, version {escape(about.version)}.</p>"
+    return f"<p>{'; '.join(told)}. Weights {escape(str(found.get('digest', '')))}.</p>"
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
