@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two at a time: half of the time is waiting for processes and sockets. A file stays together, since its tests share engines.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test test-core check lint bench schema clip clean help
 
@@ -14,13 +16,13 @@ demo: $(VENV)/base        ## play the bundled clip through the engine, in the co
 	@$(BIN)/clser-stream --demo
 
 test: $(VENV)/train       ## every test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-core: $(VENV)/dev    ## every test that needs no torch
-	$(BIN)/python -m pytest -q -m "not torch"
+	$(PYTEST) -m "not torch"
 
 check: $(VENV)/train lint ## formatting, lint, types, import contracts, then every test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(VENV)/dev         ## what reads the code without running it
 	$(BIN)/ruff format --check .
