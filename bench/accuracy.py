@@ -55,6 +55,9 @@ def measure(corpora: Path, folders: Sequence[Path], peer: bool, cache: Path) -> 
     """Rows by corpus for each system and, if asked for, openSMILE with a linear machine on the same folds."""
     systems = read(folders)
     clips = {(clip.corpus, clip.name): clip for clip in read_speech(corpora, _corpora(systems), check=False)}
+    tested = {name for answers in systems.values() for name in answers.names}
+    # What a training left out, for a copy of it has another label, the peer is spared too.
+    clips = {name: clip for name, clip in clips.items() if name in tested}
     judged: dict[tuple[str, str], dict[str, Judged]] = {}
     for answers in systems.values():
         own = [_clip(clips, name) for name in answers.names]

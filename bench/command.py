@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from clser.bench import bus, capacity, latency, overload, plot, soak, vad
+from clser.bench import bus, capacity, latency, overload, plot, soak, unvoiced, vad
 from clser.bench.card import Setup, make_card
 from clser.bench.stats import rounded
 from clser.clients.commands import shell
@@ -94,12 +94,34 @@ def _vad(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, vad.table(line), {}
 
 
+def _unvoiced(setup: Setup, options: argparse.Namespace) -> Outcome:
+    line = unvoiced.measure(setup, options.minutes)
+    return line, unvoiced.table(line), {}
+
+
 def _accuracy(setup: Setup, options: argparse.Namespace) -> Outcome:
     accuracy = _with_torch("accuracy")
     if setup.corpora is None:
         raise GivenError("the clips that were tested on are needed: give --corpora DIR, or set CLSER_CORPORA")
     line = accuracy.measure(setup.corpora, options.runs, options.peer, options.cache)
     return line, accuracy.table(line), {}
+
+
+def _words(setup: Setup, options: argparse.Namespace) -> Outcome:
+    from clser.bench import words  # noqa: PLC0415 - the corpora are read by what most benchmarks do without
+
+    if setup.corpora is None:
+        raise GivenError("the texts to test on are needed: give --corpora DIR, or set CLSER_CORPORA")
+    line = words.measure(setup.corpora, options.model, options.most, options.peer, setup.seed)
+    return line, words.table(line), {}
+
+
+def _both(setup: Setup, options: argparse.Namespace) -> Outcome:
+    both = _with_torch("both")
+    if setup.corpora is None:
+        raise GivenError("the texts to pair with are needed: give --corpora DIR, or set CLSER_CORPORA")
+    line = both.measure(options.runs, options.words, setup.corpora, setup.seed, options.choose)
+    return line, both.table(line), {}
 
 
 def _cost(setup: Setup, options: argparse.Namespace) -> Outcome:
@@ -152,8 +174,17 @@ def _parser() -> argparse.ArgumentParser:
     _soak_options(benches.add_parser("soak", help="whether it holds for hours, workers killed", allow_abbrev=False))
     _bus_options(benches.add_parser("bus", help="what the bus alone costs", allow_abbrev=False))
     _vad_options(benches.add_parser("vad", help="how well speech is found", allow_abbrev=False))
+    _unvoiced_options(
+        benches.add_parser("unvoiced", help="how often an emotion is named where nobody speaks", allow_abbrev=False)
+    )
     _accuracy_options(
         benches.add_parser("accuracy", help="how right trained systems are, and a peer", allow_abbrev=False)
+    )
+    _words_options(
+        benches.add_parser("words", help="how much a text model makes of words, and a peer", allow_abbrev=False)
+    )
+    _both_options(
+        benches.add_parser("both", help="what a transcript adds to a voice, right or wrong", allow_abbrev=False)
     )
     _cost_options(benches.add_parser("cost", help="what an answer of each system costs", allow_abbrev=False))
     _prosody_options(benches.add_parser("prosody", help="how well the pitch is found", allow_abbrev=False))
@@ -247,6 +278,18 @@ def _vad_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(measure=_vad)
 
 
+def _unvoiced_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "--model", dest="set", action="append", type="model.voice={}".format, metavar="NAME|FILE",
+        help="a shipped model or an .onnx file, instead of the config's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=_amount, default=unvoiced.MINUTES, metavar="M", help=f"of each kind ({unvoiced.MINUTES:g})"
+    )
+    parser.set_defaults(measure=_unvoiced)
+
+
 def _accuracy_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
@@ -257,6 +300,28 @@ def _accuracy_options(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="for the peer's features (runs/cache)"
     )
     parser.set_defaults(measure=_accuracy)
+
+
+def _both_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="DIR", help="what `clser-models train --fold K` left, a folder a fold"
+    )
+    parser.add_argument("--words", type=Path, required=True, metavar="PATH", help="the .onnx of a text model")
+    parser.add_argument(
+        "--choose", action="append", default=[], metavar="KEY=VALUE", help="another choice of its training"
+    )
+    parser.set_defaults(measure=_both)
+
+
+def _words_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument("--model", type=Path, required=True, metavar="PATH", help="the .onnx of a text model")
+    parser.add_argument("--peer", action="store_true", help="TF-IDF and logistic regression on the same texts")
+    parser.add_argument(
+        "--most", type=int, default=60_000, metavar="N", help="texts that a peer is trained on, at most (60000)"
+    )
+    parser.set_defaults(measure=_words)
 
 
 def _cost_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ Line = dict[str, Any]
 Values = dict[str, list[float]]
 """What the line only sums up."""
 
-OF_OTHERS = ("accuracy", "scan")
+OF_OTHERS = ("accuracy", "scan", "trust")
 """Benchmarks that do not run the engine's model."""
 
 
@@ -35,6 +35,8 @@ def draw(line: Line, values: Values, folder: Path) -> str:
         "vad": _vad,
         "accuracy": _accuracy,
         "scan": _scan,
+        "trust": _trust,
+        "unvoiced": _unvoiced,
     }
     if line["bench"] not in drawers:
         return f"nothing is drawn: {line['bench']} has no picture"
@@ -172,3 +174,39 @@ def _scan(figure: Any, line: Line, values: Values) -> None:
             axes.plot(*_points(points), marker="o", label=way)
         axes.set(xlabel="seconds of sound", ylabel=label, xscale="log", yscale="log")
         axes.legend(fontsize=7)
+
+
+def _trust(figure: Any, line: Line, values: Values) -> None:
+    """Rows of `clser.models.trust.worth`, each with the `system` that it is about."""
+    del values
+    said, error = figure.subplots(1, 2)
+    said.plot((0, 1), (0, 1), linestyle=":", color="grey")
+    most = max((one["answers"] for row in line["rows"] for one in row["bins"]), default=1)
+    for row in line["rows"]:
+        bins = [one for one in row["bins"] if one["answers"]]
+        (drawn,) = said.plot(*_points([(one["confidence"], one["right"]) for one in bins]), linewidth=0.8)
+        sizes = [4 + 60 * one["answers"] / max(1, most) for one in bins]
+        label = f"{row['system']}, {row['rms_gap']:.3f} off"
+        said.scatter(*drawn.get_data(), sizes, color=drawn.get_color(), label=label)
+        error.plot(*_points(row["curve"]), label=f"{row['system']}, area {row['aurc']:.3f}")
+    said.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    error.set(
+        xlabel="share of answers given, the surest first", ylabel="share that is wrong", xlim=(0, 1), ylim=(0, None)
+    )
+    if line["rows"]:
+        for axes in (said, error):
+            axes.legend(fontsize=7)
+
+
+def _unvoiced(figure: Any, line: Line, values: Values) -> None:
+    del values
+    axes = figure.add_subplot()
+    kinds = list(dict.fromkeys(row["kind"] for row in line["rows"]))
+    ways = list(dict.fromkeys(row["vad"] for row in line["rows"]))
+    for place, way in enumerate(ways):
+        own = [row for row in line["rows"] if row["vad"] == way]
+        at = [kinds.index(row["kind"]) + 0.4 * place for row in own]
+        axes.bar(at, [row["false_per_minute"] for row in own], 0.4, label=f"voice activity {way}")
+    axes.set_xticks(np.arange(len(kinds)) + 0.2, kinds)
+    axes.set(ylabel="emotions named a minute, nobody speaking")
+    axes.legend(fontsize=7)

@@ -81,7 +81,7 @@ def sample_result(stream: str) -> Result:
         affect_source="probabilities",
         text=None,
         timing_ms=Timing(8.25, 1.5, 0.0, 2.75, 0.25),
-        model=Model("voice_gru", "0123456789abcdef"),
+        model=Model("voice", "0123456789abcdef"),
     )
 
 

@@ -18,12 +18,14 @@ def line(message: Message) -> str | None:
 
 
 def said(result: Result) -> str:
-    """Label and confidence in words; what stands behind an abstention too."""
+    """Label and confidence in words; what stands behind an abstention too. A dash where no speech was heard."""
     emotion = result.emotion
     if emotion.label is not None:
         return f"{emotion.label} {emotion.confidence:.2f}"
     if emotion.too_short or not emotion.probabilities:
         return "not sure (too short)"
+    if emotion.reason == "not_speech":
+        return "-"
     best = max(emotion.probabilities, key=emotion.probabilities.__getitem__)
     return f"not sure ({best} {emotion.confidence:.2f})"
 

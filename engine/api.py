@@ -219,6 +219,7 @@ class Engine:
             "classes": list(PUBLISHED),
             "model": msgspec.to_builtins(pipeline.voice) if pipeline.voice else None,
             "streams": [stream.describe() for stream in self._streams.values()],
+            "speakers_known": len(pipeline.speakers) if pipeline.speakers is not None else 0,
             "counters": pipeline.totals(),
             "settings": {
                 path: {"value": value, "changes": applies(path)} for path, value in settings(self.config).items()

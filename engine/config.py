@@ -15,13 +15,14 @@ from clser.engine.pool import PoolConfig
 from clser.engine.privacy import PrivacyConfig
 from clser.engine.publish import BusConfig
 from clser.engine.segment import SegmentConfig
+from clser.engine.speakers import SpeakerConfig
 from clser.engine.stream import StreamConfig
 from clser.engine.vad import VadConfig
 from clser.models import sections
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    voice: str = "voice_gru"
+    voice: str = "voice"
     """A shipped model's name, or the path of an .onnx file (for `torch`, of a .safetensors file)."""
     backend: Literal["onnx", "torch"] = "onnx"
     """`torch` needs the extra of that name, and keeps the streams' state on the GPU."""
@@ -36,6 +37,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     vad: VadConfig = VadConfig()
     segment: SegmentConfig = SegmentConfig()
     model: ModelConfig = ModelConfig()
+    speaker: SpeakerConfig = SpeakerConfig()
     fuse: FuseConfig = FuseConfig()
     pool: PoolConfig = PoolConfig()
     overload: OverloadConfig = OverloadConfig()

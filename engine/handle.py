@@ -219,7 +219,10 @@ class Stream:
         self._pipeline.say("muted" if muted else "unmuted", stream=self.name)
 
     def new_speaker(self, speaker: str | None = None) -> None:
-        """From here on somebody else speaks: what is open gets its final, and nothing is remembered beyond it."""
+        """From here on somebody else speaks: what is open gets its final, and nothing is remembered beyond it.
+
+        Who spoke until now is forgotten by the model too, unless he and whoever follows have names: then he may come back.
+        """
         self._check_open()
         self._state.barrier("speaker", speaker=speaker)
         self._pipeline.touch(self._state)
@@ -232,6 +235,7 @@ class Stream:
         return {
             "name": self.name,
             "speaker": state.speaker,
+            "speaker_utterances": round(state.acquaintance.utterances) if state.acquaintance else 0,
             "sample_rate_hz": self._resampler.sample_rate_hz,
             "channels": self._resampler.channels,
             "sound_s": seconds(state.total),

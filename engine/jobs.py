@@ -5,6 +5,8 @@ Worker -> engine: Ready, Answer (and float32 numbers, row after row; then the st
 
 The voice activity network hears a stream from its beginning, so its state cannot be made again from the sound that is kept.
 Now and then a row asks for it (`keep`); a stream that moves, or whose worker died, goes on from there (`given`).
+In the same way an emotion model that knows speakers is given what is known of one at the start of an utterance, and tells
+what the utterance says of him.
 """
 
 from typing import Literal
@@ -26,9 +28,9 @@ class Row(Struct, frozen=True, array_like=True):
     frames: int
     fresh: bool
     given: bool = False
-    """Its state comes with the batch."""
+    """Its state comes with the batch; in the emotion lane, what is known of the speaker. What is not given is unknown."""
     keep: bool = False
-    """Its state behind the frames goes back with the answer."""
+    """Its state behind the frames goes back with the answer; in the emotion lane, what the utterance tells of its speaker."""
     anew: bool = False
     """A model without a state computes the answer after the last frame, though its hop is not over."""
 
@@ -38,7 +40,7 @@ class Batch(Struct, frozen=True, array_like=True, tag=True):
     lane: Lane
     rows: tuple[Row, ...]
     states: bytes = b""
-    """float32, of the rows that are `given` theirs."""
+    """float32, of the rows that are `given` something."""
 
 
 class Stop(Struct, frozen=True, array_like=True, tag=True):
@@ -65,6 +67,10 @@ class VoiceCard(Struct, frozen=True):
     window_frames: int = 0
     hop_frames: int = 0
     """From one answer to the next (window)."""
+    speaker_numbers: int = 0
+    """So many numbers tell of a speaker; 0: it knows nobody."""
+    none_above: float = 0.5
+    """From this probability of its head `none` on, what was heard is no speech."""
 
 
 class Ready(Struct, frozen=True, array_like=True, tag=True):
@@ -74,6 +80,10 @@ class Ready(Struct, frozen=True, array_like=True, tag=True):
     voice: VoiceCard
     vad_state: int = 0
     """Numbers in a stream's state; 0 for a network that does not hand it out."""
+
+    def kept(self, lane: Lane) -> int:
+        """Numbers that come back with a row of the lane that asked for them."""
+        return self.vad_state if lane == "vad" else self.voice.speaker_numbers
 
 
 class Answer(Struct, frozen=True, array_like=True, tag=True):
@@ -101,7 +111,7 @@ def nonsense(asked: Batch | None, answer: Answer, numbers: NDArray[np.float32], 
     if asked is None or answer.number != asked.number:
         return f"an answer to batch {answer.number} of {answer.lane}, which it was not asked"
     width = 1 if answer.lane == "vad" else len(ready.voice.heads)
-    needed = sum(row.frames * width + row.keep * ready.vad_state for row in asked.rows)
+    needed = sum(row.frames * width + row.keep * ready.kept(answer.lane) for row in asked.rows)
     if len(numbers) != needed:
         return f"{len(numbers)} numbers where {needed} belong"
     return "" if np.isfinite(numbers).all() else "numbers that are none"

@@ -27,7 +27,7 @@ class UnderWay(NamedTuple):
     """The utterance, for the emotion model."""
     frames: int
     keeps: bool
-    """The network's state comes back with the answers."""
+    """The network's state, or what the utterance tells of its speaker, comes back with the answers."""
 
 
 class Lane:
@@ -90,12 +90,12 @@ class Station:
             if name == "vad":
                 count, fresh, pcm, given, keep = stream.cut_vad(MOST_FRAMES)
                 rows.append(jobs.Row(stream.slot, count, fresh, bool(given), keep))
-                states.append(given)
                 under_way.append(UnderWay(stream, None, count, keep))
             else:
-                track, count, fresh, pcm = stream.cut_voice(MOST_FRAMES, now_s)
-                rows.append(jobs.Row(stream.slot, count, fresh, anew=track.asked == track.sent))
-                under_way.append(UnderWay(stream, track, count, False))
+                track, count, fresh, pcm, given, keep = stream.cut_voice(MOST_FRAMES, now_s)
+                rows.append(jobs.Row(stream.slot, count, fresh, bool(given), keep, anew=track.asked == track.sent))
+                under_way.append(UnderWay(stream, track, count, keep))
+            states.append(given)
             sounds.append(pcm)
             self.offer(stream)
         if not rows:

@@ -17,6 +17,7 @@ from clser.engine.account import Account
 from clser.engine.clock import Clock
 from clser.engine.config import Config
 from clser.engine.errors import ClserError, GivenError, OverloadedError
+from clser.engine.fuse import TELLS_NOTHING
 from clser.engine.lanes import Station, UnderWay
 from clser.engine.logs import log
 from clser.engine.overload import REFUSE, STEPS, Ladder
@@ -26,6 +27,7 @@ from clser.engine.publish import KEPT, Bus
 from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
 from clser.engine.report import Reporter, speech
 from clser.engine.segment import Ended, Event
+from clser.engine.speakers import Acquaintance, Memory
 from clser.engine.stream import StreamState
 from clser.engine.tally import Tally
 from clser.engine.track import Heard, Mark, Track
@@ -64,6 +66,8 @@ class Pipeline:
         self.state: State = "starting"
         self.voice: jobs.VoiceCard | None = None
         """Known once a worker is ready."""
+        self.speakers: Memory | None = None
+        """Whom the model knows, if it is one that knows speakers."""
         self.failure: ClserError | None = None
         self._account = Account()
         self.counters = self._account.counters
@@ -74,8 +78,10 @@ class Pipeline:
         """Return when every worker is warm."""
         ready = await self._pool.start(self)
         self.frame_samples = (ready.vad_frame_samples, ready.voice.frame_samples)
-        self._vad_state = ready.vad_state
+        self._kept: dict[jobs.Lane, int] = {lane: ready.kept(lane) for lane in jobs.LANES}
         self.voice = ready.voice
+        if ready.voice.speaker_numbers:
+            self.speakers = Memory(self._config.speaker, ready.voice.speaker_numbers)
         self._windows = windows_of(ready.voice)
         self.configure(self._config)
         self.state = "degraded"
@@ -86,6 +92,8 @@ class Pipeline:
         self._config = config
         if self.voice is not None:
             self._reporter = Reporter(config.fuse, self.voice, self._clock)
+        if self.speakers is not None:
+            self.speakers.configure(config.speaker)
 
     # --- streams --------------------------------------------------------------------------------------------------
 
@@ -109,8 +117,11 @@ class Pipeline:
         configs = (config.stream, config.vad, config.segment)
         pace = self._ladder.pace
         stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name), pace=pace)
-        stream.keeps_state = self._vad_state > 0
+        stream.keeps_state = self._kept["vad"] > 0
         stream.windows = self._windows
+        if self.speakers is not None:
+            cut_from = stream.segmenter.cut_from // stream.voice_frame
+            stream.acquaintance = Acquaintance(self.speakers, name, speaker, cut_from)
         placing.best(self._stations, self._clock.monotonic_s()).admit(stream)
         stream.last_arrival_s = self._clock.monotonic_s()
         self._streams[name] = stream
@@ -155,6 +166,8 @@ class Pipeline:
         """
         now = self._clock.monotonic_s()
         self._look_at_load(now, waits_s * 1000)
+        if self.speakers is not None:
+            self.speakers.sweep(now)
         for stream in tuple(self._streams.values()):
             quiet_s = now - stream.last_arrival_s
             if (
@@ -168,6 +181,8 @@ class Pipeline:
                 self.touch(stream)
             if stream.total > samples(self._config.stream.silent_warn_s * 1000):
                 self._remark_silence(stream)
+            if stream.acquaintance is not None:
+                stream.acquaintance.look(stream.segmenter.position)
 
     def _look_at_load(self, now: float, late_ms: float) -> None:
         for station in self._stations:
@@ -219,7 +234,8 @@ class Pipeline:
         if rows is None:
             return
         self.busy_us += answer.busy_us
-        kept = len(numbers) - sum(row.keeps for row in rows) * self._vad_state
+        size = self._kept[answer.lane]
+        kept = len(numbers) - sum(row.keeps for row in rows) * size
         table = numbers[:kept].reshape(sum(row.frames for row in rows), -1)
         now = self._clock.monotonic_s()
         at = 0
@@ -227,8 +243,8 @@ class Pipeline:
             stream = row.stream
             said = table[at : at + row.frames]
             at += row.frames
-            state = numbers[kept : kept + self._vad_state] if row.keeps else None
-            kept += self._vad_state * row.keeps
+            state = numbers[kept : kept + size] if row.keeps else None
+            kept += size * row.keeps
             if stream not in self._owners:
                 continue  # it was abandoned meanwhile
             try:
@@ -245,6 +261,8 @@ class Pipeline:
         else:
             row.track.answers.extend(said)
             row.track.answered_s = now
+            if state is not None and row.stream.acquaintance is not None:
+                row.stream.acquaintance.note(row.track, state)
         self._settle(row.stream)
 
     def lost(self, worker: int, why: str) -> None:
@@ -313,6 +331,8 @@ class Pipeline:
         del self._streams[stream.name]
         self._numbers.put(stream.name, stream.segmenter.last_number)
         stream.ended = True
+        if stream.acquaintance is not None:
+            stream.acquaintance.close()
         self._stations[stream.worker].release(stream)
         self._account.close(stream)
         if stream.total:
@@ -329,6 +349,8 @@ class Pipeline:
         sent = self._bus.publish(result)
         assert isinstance(sent, Result)
         self._owners[stream].answered(sent)
+        if result.final and result.emotion.reason not in TELLS_NOTHING:
+            stream.learn(track, mark.utterance, self._clock.monotonic_s())
         if self._keeper is not None and result.final:
             self._keeper.keep(sent, stream.ring.read(max(stream.ring.start, result.start_sample), result.end_sample))
 

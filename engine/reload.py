@@ -15,6 +15,7 @@ APPLIES: dict[str, Applies] = {
     "fuse": "live",
     "overload": "live",
     "segment": "new_streams",
+    "speaker": "live",
     "stream": "new_streams",
     "vad.on": "new_streams",
     "vad.off": "new_streams",

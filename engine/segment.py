@@ -88,8 +88,9 @@ class Segmenter:
         self._tentative = samples(config.tentative_ms)
         self._partial_from = samples(config.partial_from_ms)
         self._partial_every = samples(config.partial_every_ms)
-        search = min(samples(config.cut_search_ms), (self._longest - self._carry) // 2)  # so that cuts always catch up
-        self._recent: deque[tuple[int, bool, float]] = deque(maxlen=max(1, search // frame_samples))
+        # no more than this, so that cuts always catch up
+        self._search = min(samples(config.cut_search_ms), (self._longest - self._carry) // 2)
+        self._recent: deque[tuple[int, bool, float]] = deque(maxlen=max(1, self._search // frame_samples))
         self.last_number = last_number
         self._restart(start_sample)
 
@@ -99,6 +100,11 @@ class Segmenter:
         self._voiced_run = 0
         self._open: _Open | None = None
         self._recent.clear()
+
+    @property
+    def cut_from(self) -> int:
+        """Samples from an utterance's start to before which no cut falls."""
+        return self._longest - self._search
 
     @property
     def open(self) -> Utterance | None:

@@ -19,7 +19,8 @@ from clser.engine.overload import Pace
 from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
 from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
-from clser.engine.track import Barrier, Heard, Mark, Track, VadCut
+from clser.engine.speakers import Acquaintance
+from clser.engine.track import Barrier, Heard, Mark, Track, VadCut, VoiceCut
 from clser.engine.vad import Gate, VadConfig
 from clser.engine.windows import Windows
 
@@ -99,6 +100,8 @@ class StreamState:
         """The network hands its state out."""
         self.windows: Windows | None = None
         """How the emotion model is asked, if it has no state."""
+        self.acquaintance: Acquaintance | None = None
+        """Whom the emotion model knows, if it is one that knows speakers."""
         self._levels: deque[float] = deque()  # of the frames under way
         self._captures: deque[tuple[int, int, float]] = deque(maxlen=2048)  # (end sample, captured unix us, arrived s)
         self.replaced = 0
@@ -242,6 +245,8 @@ class StreamState:
             self._cross_gap(barrier)
         if barrier.reason == "speaker":
             self.speaker = barrier.speaker  # for utterances to come; those that have begun keep theirs
+            if self.acquaintance is not None:
+                self.acquaintance.turn_to(barrier.speaker, self.tracks)
         self._barriers.popleft()
         return barrier, events
 
@@ -270,7 +275,9 @@ class StreamState:
 
     def _track(self, utterance: Utterance) -> Track:
         if not self.tracks or self.tracks[-1].number < utterance.number:
-            self.tracks.append(Track(utterance.number, self.speaker, utterance.start_sample, utterance.end_sample))
+            voice = None if self.acquaintance is None else self.acquaintance.voice
+            track = Track(utterance.number, self.speaker, utterance.start_sample, utterance.end_sample, voice=voice)
+            self.tracks.append(track)
         return next(track for track in self.tracks if track.number == utterance.number)
 
     def _gives_partial(self, track: Track) -> bool:
@@ -302,14 +309,18 @@ class StreamState:
         step = self._step * self._pace.step_factor
         return (count if count >= step or (track.due is not None and count > 0) else 0), urgent
 
-    def cut_voice(self, most: int, now_s: float) -> tuple[Track, int, bool, Samples]:
+    def cut_voice(self, most: int, now_s: float) -> VoiceCut:
+        """Up to `most` frames of the oldest utterance."""
         track = self.tracks[0]
         needed = 0 if track.due is None else self.frames_for(track, track.due.utterance.end_sample)
         if self.windows is not None:
             most = max(most, WINDOW_MOST)
             if self.windows.passed(track, needed):
                 track.hear_again(max(0, needed - self.windows.frames))
-        count = min(most, self.voice_waiting()[0])
+        count, given, keep = min(most, self.voice_waiting()[0]), b"", False
+        if self.acquaintance is not None:
+            count, keep = self.acquaintance.up_to_cut(track, count), self.acquaintance.learns
+            given = self.acquaintance.introduce(track, now_s) if track.fresh else b""
         start = track.start + track.sent * self.voice_frame
         pcm = self.ring.read(start, start + count * self.voice_frame)
         fresh, track.fresh = track.fresh, False
@@ -318,7 +329,7 @@ class StreamState:
         if self.windows is not None and track.sent == needed and track.due is not None:
             track.asked = needed if track.due.utterance.stage != "partial" else track.asked
         self.entered += count
-        return track, count, fresh, pcm
+        return VoiceCut(track, count, fresh, pcm, given, keep)
 
     def answers_due(self) -> Iterator[tuple[Track, Mark]]:
         """Answers that can be given now, oldest first; a final takes its track away."""
@@ -338,6 +349,11 @@ class StreamState:
             track.revision += 1
             track.seems_over = mark.utterance.stage == "tentative"
             yield track, mark
+
+    def learn(self, track: Track, utterance: Utterance, now_s: float) -> None:
+        """Its final is out, and it tells of who spoke."""
+        if self.acquaintance is not None:
+            self.acquaintance.learn(track, utterance, self.frames_for(track, utterance.end_sample), now_s)
 
     def rewind(self) -> None:
         """The networks' state is gone: let them hear again what it was made from."""

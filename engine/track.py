@@ -11,6 +11,13 @@ from clser.engine.records import Samples, Utterance
 from clser.engine.segment import Event
 
 
+class Voice(NamedTuple):
+    """Whom the emotion model knows, or not: a speaker's name in all streams that give it (`shared`), or one stream."""
+
+    name: str
+    shared: bool
+
+
 class Mark(Struct, frozen=True):
     """An answer that is due for `utterance`, as decided when the sound up to `position` had been heard."""
 
@@ -47,6 +54,12 @@ class Track:
     sent_s: float = 0.0
     answered_s: float = 0.0
     withdrawn: bool = False
+    voice: Voice | None = None
+    """Who is learnt from it."""
+    given: bytes | None = None
+    """What the model was given of the speaker; empty where nothing was known, None before its first frame."""
+    told: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    """What the utterance told of its speaker, by frames (speakers.py says which)."""
 
     def hear_again(self, frame: int = 0) -> None:
         """The model forgets this utterance, and hears it again from that frame on; nothing of it is under way."""
@@ -79,6 +92,19 @@ class VadCut(NamedTuple):
     """or is this one."""
     keep: bool = False
     """Its state behind them is wanted."""
+
+
+class VoiceCut(NamedTuple):
+    """Frames on their way to the emotion model."""
+
+    track: Track
+    frames: int
+    fresh: bool
+    pcm: Samples
+    given: bytes = b""
+    """What is known of the speaker, where the utterance begins with them."""
+    keep: bool = False
+    """What the utterance tells of its speaker behind them is wanted."""
 
 
 @dataclass(slots=True)

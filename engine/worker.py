@@ -40,7 +40,7 @@ class Networks:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._vad = vad = open_vad(config.vad)
-        voice = open_voice(config.model, config.compute, config.backend, config.precision)
+        self._voice = voice = open_voice(config.model, config.compute, config.backend, config.precision)
         warm_up(vad, voice, WARM_ROWS if config.compute == "cpu" else WARM_ROWS_CUDA)
         self._networks: dict[jobs.Lane, VadNetwork | VoiceModel] = {"vad": vad, "voice": voice}
         self.ready = jobs.Ready(vad.frame_samples, voice.card, vad.state_size)
@@ -48,13 +48,15 @@ class Networks:
     def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]:
         began = time.perf_counter()
         if given := [row.slot for row in batch.rows if row.given]:
-            self._vad.restore(given, np.frombuffer(batch.states, np.float32).reshape(len(given), -1))
+            give = self._vad.restore if batch.lane == "vad" else self._voice.know
+            give(given, np.frombuffer(batch.states, np.float32).reshape(len(given), -1))
         numbers = self._networks[batch.lane].run(batch.rows, pcm)
         frames = sum(row.frames for row in batch.rows)
         if len(numbers) != frames:
             raise FailedError(f"the {batch.lane} network answered for {len(numbers)} frames of {frames}: it is broken")
         if kept := [row.slot for row in batch.rows if row.keep]:
-            numbers = np.concatenate((numbers.ravel(), self._vad.states(kept).ravel()))
+            keep = self._vad.states if batch.lane == "vad" else self._voice.told
+            numbers = np.concatenate((numbers.ravel(), keep(kept).ravel()))
         busy_us = int((time.perf_counter() - began) * 1e6)
         return jobs.Answer(batch.number, batch.lane, busy_us), np.ascontiguousarray(numbers, np.float32)
 

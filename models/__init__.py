@@ -10,10 +10,11 @@ A run, in the order in which it comes to pass:
     plan         what is trained on what, and how            data/     manifests, folds, takes, the cache of features
     runs         from a plan to a finished folder; it calls what follows
     examples     clips and texts with their features         batches   what is drawn of them; masking: what is done to a batch
-    train        the steps; losses, optimise, checkpoint, and validation between epochs
+    train        the steps; losses, optimise, checkpoint, and validation between epochs; acquaint: the half that knows speakers
     answers      what a system says of examples              judged    and of any manifest, some clips at a time
     calibrate    a temperature, by the validation speakers   enrolment which clips of a speaker are heard first
     results      the figures of a run; page: as HTML         measures  rows of figures by corpus; evaluate: the figures themselves
     saved        a trained system as one file                export    as ONNX, with int8 and onnx_files
-    recipe       the shipped network anew, by all of these   weights/  what ships
+    recipe       the shipped voice anew, by all of these     verdict   what its runs say together; trust: what confidence is worth
+    words_run    the shipped texts' network                  both_run  what joins the two           weights/  what ships
 """

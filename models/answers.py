@@ -60,7 +60,9 @@ def answer(system: Any, batch: Batch, at_BK: Tensor) -> Tensor:
     """[B, K, H] after those frames, or [B, 1, H] of a system that does not stream exactly."""
     state = system.start(len(batch.frames_B))
     if batch.speaker_BX is not None:
-        state = system.knowing(state, batch.speaker_BX)
+        e_BKX, _ = system.hear(batch.given, state, at_BK)
+        told_BKH: Tensor = system.answer(e_BKX, batch.speaker_BX)
+        return told_BKH
     logits_BKH, _ = system(batch.given, state, at_BK if system.streams == "exactly" else None)
     return logits_BKH
 
@@ -104,7 +106,8 @@ def known_of(system: Any, take: TakeFeatures, ratios: Mapping[str, int]) -> Tens
     parts: dict[int, Tensor] = {}
     with torch.inference_mode():
         for rows in ordered(take.lengths, BATCH):
-            said = system.enrol(sound_of(take, ratios, rows, take.lengths[rows]))
+            at_B1 = torch.from_numpy(np.maximum(take.lengths[rows] - 1, 0))[:, None]
+            said = system.tell(sound_of(take, ratios, rows, take.lengths[rows]), at_B1)[:, 0]
             parts |= {int(row): line for row, line in zip(rows, said, strict=True)}
     return torch.stack([parts[row] for row in range(len(take.lengths))]).clone()
 

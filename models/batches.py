@@ -74,7 +74,7 @@ class Drawer:
         # and who trained on them would learn the sentences.
         fitting = examples.texts_of_labels(examples.text_indices) if examples.tokenise is not None else {}
         self._of_label = {emotion: np.array(indices) for emotion, indices in fitting.items()}
-        self._others = _others(examples) if examples.known_TNX else {}
+        self._others = others_of(examples) if examples.known_TNX else {}
         self._tokens: dict[int, Tensor] = {}
 
     @property
@@ -218,7 +218,7 @@ def chances(kinds: Sequence[tuple[str, str]], balance: float) -> Array:
     return np.asarray(weight / weight.sum())
 
 
-def _others(examples: Examples) -> dict[int, Array]:
+def others_of(examples: Examples) -> dict[int, Array]:
     """For each clip to train on, the others of its speaker among these."""
     of: dict[tuple[str, str], list[int]] = {}
     for index in examples.indices:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from clser.models.data.clips import Clip
-from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
+from clser.models.labels import HEADS, NONE, PUBLISHED, PUBLISHED_AS
 from clser.models.saved import Calibration
 
 Array = np.ndarray[Any, Any]
+CLASSES = (*PUBLISHED, NONE)
+CLASS_OF = {**PUBLISHED_AS, NONE: NONE}
 SHRINK = 0.003  # what an offset's square costs, in nats: a head that hardly occurs must not be shut for good
 
 
@@ -37,9 +39,12 @@ def fit(
     heads: Sequence[str] = HEADS,
     offsets: bool = True,
 ) -> Calibration:
-    """The temperature and offsets under which the published classes are likeliest. Without `offsets` there are none."""
-    published_H = torch.tensor([PUBLISHED.index(PUBLISHED_AS[head]) for head in heads])
-    true_N = torch.tensor([PUBLISHED.index(PUBLISHED_AS[clip.emotion]) for clip in clips])
+    """The temperature and offsets under which the published classes are likeliest, and `none` where there is a head for it.
+
+    Without `offsets` there are none.
+    """
+    published_H = torch.tensor([CLASSES.index(CLASS_OF[head]) for head in heads])
+    true_N = torch.tensor([CLASSES.index(CLASS_OF[clip.emotion]) for clip in clips])
     right_NH = published_H == true_N[:, None]
     weight_N = torch.from_numpy(balance(clips))
     given_NH = torch.from_numpy(logits_NH).double()
@@ -59,3 +64,8 @@ def fit(
 
     optimiser.step(step)
     return Calibration(float(torch.exp(-sharpness.detach())), tuple(offset_H.tolist()) if offsets else ())
+
+
+def for_heads(calibration: Calibration, heads: Sequence[str], of: Sequence[str]) -> Calibration:
+    """The same for a system that lacks some of the heads `of`."""
+    return Calibration(calibration.temperature, tuple(calibration.offsets[of.index(head)] for head in heads))

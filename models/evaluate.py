@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
+from clser.models.labels import HEADS, NONE, PUBLISHED, PUBLISHED_AS
 
 Array = np.ndarray[Any, Any]
 BINS = 15
@@ -136,11 +136,12 @@ def aurc(probability_NH: Array, true_N: Array) -> float:
     return float(risk_coverage(probability_NH, true_N)[1].mean())
 
 
-def published(probability_NH: Array) -> Array:
-    """[N, 9] of the heads -> [N, 7] of the published classes."""
+def published(probability_NH: Array, heads: Sequence[str] = HEADS) -> Array:
+    """[N, H] of the heads -> [N, 7] of the published classes. What goes to `none` is published as nothing: rows sum to less."""
     out = np.zeros((len(probability_NH), len(PUBLISHED)))
-    for index, head in enumerate(HEADS):
-        out[:, PUBLISHED.index(PUBLISHED_AS[head])] += probability_NH[:, index]
+    for index, head in enumerate(heads):
+        if head != NONE:
+            out[:, PUBLISHED.index(PUBLISHED_AS[head])] += probability_NH[:, index]
     return out
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from clser.models.data.cache import Features
 from clser.models.data.clips import Clip
 from clser.models.data.corpora import Text
+from clser.models.data.unvoiced import CORPUS as UNVOICED
+from clser.models.labels import NONE
 from clser.models.tensors import Sequences
 
 Array = np.ndarray[Any, Any]
@@ -92,6 +94,10 @@ def class_masks(heads: Sequence[str], clips: Sequence[Clip], texts: Sequence[Tex
     for text in texts:
         mask = masks.setdefault(text.corpus, torch.full((len(heads),), UNASKED))
         mask[[heads.index(emotion) for emotion in text.emotions]] = 0.0
+    if NONE in heads:  # of every recording it is known whether it is speech
+        for mask in masks.values():
+            mask[heads.index(NONE)] = 0.0
+        masks.get(UNVOICED, torch.empty(0)).zero_()
     return masks
 
 

@@ -103,7 +103,7 @@ def labels(path: Path, card: Mapping[str, Any], sounds: list[Array]) -> Array:
     samples, out = card["frame_samples"], []
     if card["streams"] == "exactly":
         frames = len(sounds[0]) // samples
-        states = {
+        states = {  # and nobody is known
             value.name: np.zeros((len(sounds), *value.shape[1:]), np.float32) for value in session.get_inputs()[2:]
         }
         pcm_BS = np.stack(sounds)[:, : frames * samples]

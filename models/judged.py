@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clser.models.answers import known_of, logits_of, tokeniser_of
-from clser.models.data.cache import Features
+from clser.models.data.cache import Features, Take
 from clser.models.data.clips import Clip, read_sound
 from clser.models.data.corpora import Text
 from clser.models.data.front_features import compute_of, samples_of
@@ -26,11 +26,13 @@ AT_ONCE = 256
 
 
 def logits(
-    system: Any, about: Trained, clips: Sequence[Clip], *, known_NX: Tensor | None = None, words: bool = False
-) -> tuple[Array, float]:
-    """[N, H] calibrated, and the seconds of computing per second of sound. `words`: what `text` says is read too."""
+    system: Any, about: Trained, clips: Sequence[Clip], *, known_NX: Tensor | None = None, words: bool = False,
+    take: Take | None = None,
+) -> tuple[Array, float]:  # fmt: skip
+    """[N, H] calibrated, and the seconds of computing per second of sound. `words`: what `text` says is read too.
+    `take`: how the recordings are changed before; as an engine cuts them, if none is given."""
     parts, heard_s, busy_s = [], 0.0, 0.0
-    for first, examples, sound_s, features_s in _some(system, clips, words):
+    for first, examples, sound_s, features_s in _some(system, clips, words, take):
         began = time.perf_counter()
         here = range(len(examples.clips))
         known = None if known_NX is None else known_NX[first : first + len(here)]
@@ -49,27 +51,30 @@ def known(system: Any, clips: Sequence[Clip]) -> Tensor:
     return torch.cat(parts)
 
 
-def _some(system: Any, clips: Sequence[Clip], words: bool) -> Iterator[tuple[int, Examples, float, float]]:
+def _some(
+    system: Any, clips: Sequence[Clip], words: bool, take: Take | None = None
+) -> Iterator[tuple[int, Examples, float, float]]:
     """So many clips, cut about their speech as an engine cuts utterances: where they begin, their features, the seconds of
     sound and those it took to compute the features."""
-    cut = clean_take().change
+    cut = (take or clean_take()).change
     assert cut is not None
     computing = {name: compute_of(name) for name in system.fronts}
     ratios = {name: system.frame_samples // samples_of(name) for name in system.fronts}
     tokenise = tokeniser_of(system.words) if system.words else None
-    unseeded = np.random.default_rng(0)
     for first in range(0, len(clips), AT_ONCE):
         some = clips[first : first + AT_ONCE]
-        take, sound_s, features_s = None, 0.0, 0.0
+        features, sound_s, features_s = None, 0.0, 0.0
         if system.fronts:
-            sounds = [cut(read_sound(clip), n, unseeded) for n, clip in enumerate(some)]
+            sounds = [cut(read_sound(clip), n, np.random.default_rng(first + n)) for n, clip in enumerate(some)]
             sound_s = sum(len(sound) for sound in sounds) / SAMPLE_RATE_HZ
             began = time.perf_counter()
             made = {name: [compute(sound) for sound in sounds] for name, compute in computing.items()}
-            take = TakeFeatures.of({name: _joined(rows) for name, rows in made.items()}, ratios)
+            features = TakeFeatures.of({name: _joined(rows) for name, rows in made.items()}, ratios)
             features_s = time.perf_counter() - began
         texts = [Text(c.corpus, c.language, "", c.text, (c.emotion,)) for c in some]
-        examples = Examples(tuple(system.heads), some, take, (), (), ratios, system.frame_samples, texts, (), tokenise)
+        examples = Examples(
+            tuple(system.heads), some, features, (), (), ratios, system.frame_samples, texts, (), tokenise
+        )
         yield first, examples, sound_s, features_s
 
 

@@ -6,6 +6,9 @@ PUBLISHED = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "sur
 HEADS = (*PUBLISHED, "boredom", "calm")
 """The nine classes the corpora know. A network may have a head for each."""
 
+NONE = "none"
+"""What a head may answer too: there is no voice to judge here. It is no emotion and is not published."""
+
 PUBLISHED_AS = {**{name: name for name in PUBLISHED}, "boredom": "neutral", "calm": "neutral"}
 """What a head counts as when it is published."""
 

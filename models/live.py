@@ -1,6 +1,6 @@
 """A system with its fronts before it, as an engine runs it: sound in, calibrated logits out.
 
-Letters: B rows, S samples, T frames, F numbers of a front's frame, H heads.
+Letters: B rows, S samples, T frames, F numbers of a front's frame, X numbers that tell of a speaker, H heads.
 
 Sound only for now: a system that reads words too is told that there are none.
 """
@@ -16,8 +16,8 @@ from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.features.fronts import front
 from clser.models.saved import Calibration, Trained
-from clser.models.systems import WORDS
-from clser.models.tensors import Sequences, leaves, like, names
+from clser.models.systems import WORDS, speaker_numbers
+from clser.models.tensors import Sequences, at_end, leaves, like, names
 
 NO_CALIBRATION = Calibration()
 LEAST_S = 0.5
@@ -110,6 +110,8 @@ class Live(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is
         assert system.streams == "exactly"
         self.fronts, self.system = Fronts(system), system
         self.calibrated = Calibrated(system.heads, calibration)
+        self.speaker_numbers = speaker_numbers(system)
+        """X; 0 of a system that knows nobody."""
 
     def start(self, rows: int) -> LiveState:
         """The state before the first sample."""
@@ -126,12 +128,27 @@ class Live(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is
         """Of one row's part of each tensor of the state."""
         return [tuple(leaf.shape[1:]) for leaf in leaves(self.start(1))]
 
-    def forward(self, pcm_BS: Tensor, frames_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """The calibrated logits [B, T, H] after each frame, then the state after each row's own `frames_B` frames."""
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
+        """The calibrated logits [B, T, H] after each frame, then the state after each row's own `frames_B` frames.
+
+        known: the state. For a system that knows speakers, before it speaker_BX, the sums of theirs; and before the state
+        that comes back heard_BX, what each row's utterance tells of itself after its own frames, zeros where it has none.
+        """
+        speaker, state = known[: self._told], known[self._told :]
         before = like(self.start(1), iter(state))
         given, fronts = self.fronts(pcm_BS, frames_B, before.fronts)
-        logits_BTH, system = self.system(given, before.system)
-        return (self.calibrated(logits_BTH), *leaves(LiveState(fronts, system)))
+        if not speaker:
+            logits_BTH, system = self.system(given, before.system)
+            return (self.calibrated(logits_BTH), *leaves(LiveState(fronts, system)))
+        (speaker_BX,) = speaker
+        e_BTY, system = self.system.hear(given, before.system)
+        logits_BTH = self.calibrated(self.system.answer(e_BTY, speaker_BX))
+        heard_BX = at_end(torch.zeros_like(speaker_BX), e_BTY[..., : self.speaker_numbers], frames_B)
+        return (logits_BTH, heard_BX, *leaves(LiveState(fronts, system)))
+
+    @property
+    def _told(self) -> int:
+        return int(self.speaker_numbers > 0)
 
 
 class Windowed(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
@@ -181,7 +198,7 @@ def card(system: Any, about: Trained) -> dict[str, Any]:
     exactly = system.streams == "exactly"
     return {
         "contract": 1 if exactly else 2,
-        "name": about.system,
+        "name": about.name or about.system,
         "version": about.version or "1",
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "frame_samples": system.frame_samples,
@@ -194,4 +211,5 @@ def card(system: Any, about: Trained) -> dict[str, Any]:
         "streams": system.streams,
         "window_frames": window,
         "hop_frames": hop,
+        "speaker_numbers": speaker_numbers(system) if exactly else 0,
     }

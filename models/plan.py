@@ -110,6 +110,20 @@ class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     """How much the answer after a random earlier frame counts beside the last one's."""
 
 
+class Acquaintance(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a system learns to go by its speaker's manner, where it does so afterwards (`models/acquaint.py`)."""
+
+    steps: Annotated[int, Meta(ge=0)] = 2400
+    batch: Count = 128
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.1
+    known: Share = 0.65
+    """How often others of the speaker were heard before."""
+    most: Count = 19
+    early: Share = 0.25
+    """How often it is the answer in mid-utterance that is trained."""
+
+
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """A run, all of it but the fold and the seed."""
 
@@ -126,6 +140,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     masking: Masking = Masking()
     optimiser: Optimiser = Optimiser()
     loss: Loss = Loss()
+    acquaintance: Acquaintance = Acquaintance()
+    unvoiced: bool = False
+    """Sounds without a voice too, for a head that says so."""
     shuffled: bool = False
     """A check: the labels of the training clips are dealt out anew in each corpus, so there is nothing to learn."""
     calibration: Literal["none", "temperature", "offsets"] = "temperature"

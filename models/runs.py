@@ -23,15 +23,17 @@ from clser.models.checkpoint import Place
 from clser.models.data import splits
 from clser.models.data.cache import FeatureCache, Take
 from clser.models.data.clips import Clip, Sound
+from clser.models.data.copies import contradicted
 from clser.models.data.corpora import Text, read_speech, read_texts
 from clser.models.data.front_features import by_front, samples_of
 from clser.models.data.splits import Fold
 from clser.models.data.stacks import Partners, Stacking
 from clser.models.data.takes import clean_take, disturbed_take, surroundings
+from clser.models.data.unvoiced import unvoiced
 from clser.models.errors import ClserError, GivenError
 from clser.models.examples import Examples, TakeFeatures, Tokenise, class_masks
 from clser.models.export import export
-from clser.models.labels import HEADS
+from clser.models.labels import HEADS, NONE
 from clser.models.plan import Plan
 from clser.models.saved import Trained
 from clser.models.train import Running, Watcher, train
@@ -61,7 +63,7 @@ def prepare(
     plan: Plan, corpora: Path, cache: Path, watcher: Watcher, *, fold: str = "", seed: int = 0, zoo: Sequence[Path] = ()
 ) -> Prepared:
     """Reads clips and texts, holds a fold out, and makes what features are not there yet. `fold` empty: all is trained on."""
-    clips = read_speech(corpora, plan.corpora, check=False) if plan.corpora else []
+    clips = _speech(plan, corpora, cache, watcher)
     texts = list(read_texts(corpora, plan.texts)) if plan.texts else []
     heads = _heads(plan, clips, texts)
     clips = [clip for clip in clips if clip.emotion in heads]
@@ -72,6 +74,10 @@ def prepare(
     chosen = _fold(plan, clips, fold)
     if plan.shuffled:
         clips = shuffled(clips, (*chosen.train, *chosen.valid), seed)
+    if plan.unvoiced:
+        without = unvoiced(corpora, cache, plan.takes.held_out)
+        chosen = replace(chosen, train=(*chosen.train, *range(len(clips), len(clips) + len(without))))
+        clips += without
     to_train, to_validate = split_texts(texts, plan.folds.validation)
     watcher.line(
         f"{len(chosen.train)} clips to train on, {len(chosen.valid)} to choose by, {len(chosen.test)} to test on"
@@ -159,6 +165,18 @@ def split_texts(texts: Sequence[Text], share: float) -> tuple[list[int], list[in
     return train_on, sorted(valid)
 
 
+def _speech(plan: Plan, corpora: Path, cache: Path, watcher: Watcher) -> list[Clip]:
+    """The clips of the plan's corpora, but for those of which a copy has another label."""
+    clips = []
+    for name in plan.corpora:
+        own = read_speech(corpora, (name,), check=False)
+        wrong = contradicted(own, cache, watcher.line)
+        if wrong:
+            watcher.line(f"{name}: {len(wrong)} clips are left out, for each has a copy with another label")
+        clips += [clip for index, clip in enumerate(own) if index not in wrong]
+    return clips
+
+
 def _heads(plan: Plan, clips: Sequence[Clip], texts: Sequence[Text]) -> tuple[str, ...]:
     occurring = {clip.emotion for clip in clips} | {emotion for text in texts for emotion in text.emotions}
     asked = set(plan.classes or occurring)
@@ -168,7 +186,7 @@ def _heads(plan: Plan, clips: Sequence[Clip], texts: Sequence[Text]) -> tuple[st
             f"classes {', '.join(plan.classes) or 'not named'}: the corpora have {', '.join(sorted(occurring)) or 'none'}; "
             "name two or more of these"
         )
-    return tuple(head for head in HEADS if head in asked)
+    return (*(head for head in HEADS if head in asked), *((NONE,) if plan.unvoiced else ()))
 
 
 def _known(text: Text, heads: Sequence[str]) -> Text:

@@ -65,14 +65,23 @@ class Trained(Struct, frozen=True):
     plan: dict[str, Any] = {}
     digest: str = ""
     """Of the weights."""
+    name: str = ""
+    """What it is published under. Empty: the system's."""
     format: int = FORMAT
 
 
-def save(where: Path, system: Any, about: Trained) -> Path:
-    """Writes `where` (a .safetensors file, or a folder to put one into) in one go; gives back the file."""
+def save(where: Path, system: Any, about: Trained, half: bool = False) -> Path:
+    """Writes `where` (a .safetensors file, or a folder to put one into) in one go; gives back the file.
+
+    half: in half the room, which the system's own weights are rounded to as well: what is exported of it is the same.
+    """
+    if half:
+        system.half().float()
     path = where if where.suffix == ".safetensors" else where / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: part.detach().cpu().contiguous().clone() for name, part in system.state_dict().items()}
+    if half:
+        weights = {name: part.half() if part.is_floating_point() else part for name, part in weights.items()}
     about = msgspec.structs.replace(
         about,
         digest=digest_of(weights),

@@ -62,13 +62,32 @@ class System(Protocol):
 
 
 class Enrolling(Protocol):
-    """A system that answers better for a speaker it has heard before, labels or not."""
+    """A system that answers better for a speaker it has heard before, labels or not. It streams exactly.
 
-    def enrol(self, given: Mapping[str, Sequences]) -> Tensor:
-        """[B, X]: what each clip adds to the knowledge of its speaker. Sums: several clips are added up."""
+    What an utterance tells of its speaker does not depend on who that is; so what is known of a speaker is the sum over
+    earlier utterances, of each what it had told after its last frame. Nobody is known by zeros.
+    Called as a `System`, it hears, and answers as for nobody.
+    """
 
-    def knowing(self, state: Any, speaker_BX: Tensor) -> Any:
-        """The state at the start of an utterance of a speaker of whom that is known; zeros: nobody."""
+    speaker_numbers: int
+    """X."""
+
+    def tell(self, given: Mapping[str, Sequences], at_BK: Tensor) -> Tensor:
+        """[B, K, X]: what whole utterances tell of their speaker after these frames, which no training changes: the first
+        X numbers of `hear`, without the rest of its work."""
+
+    def hear(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
+        """e_BKY, what the utterance so far tells after each of the T frames, or after the frames `at_BK` alone; and the
+        state afterwards. Its first X numbers tell of the speaker, the first of all is always 1, so that a sum counts
+        utterances; there may be more behind them, for `answer` alone."""
+
+    def answer(self, e_BKY: Tensor, speaker_BX: Tensor) -> Tensor:
+        """[B, K, H]: logits, where that is known of the speaker."""
+
+
+def speaker_numbers(system: Any) -> int:
+    """How many numbers tell of a speaker; 0 of a system that knows nobody."""
+    return int(getattr(system, "speaker_numbers", 0))
 
 
 def folders(extra: Sequence[Path] = ()) -> list[Path]:

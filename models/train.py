@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from clser.models import checkpoint
+from clser.models.acquaint import acquaint
 from clser.models.answers import answer, fit_inputs, known_of
 from clser.models.batches import Batch, Drawer, sampled_frames
 from clser.models.checkpoint import Place
@@ -25,7 +26,8 @@ from clser.models.errors import ClserError, FailedError, GivenError
 from clser.models.examples import Examples
 from clser.models.losses import cross_entropy, focal, inverse_frequency
 from clser.models.optimise import move_average, on_plateau, optimiser_of, rate
-from clser.models.plan import Loss, Plan
+from clser.models.plan import Loss, Plan, Sampling
+from clser.models.systems import speaker_numbers
 from clser.models.validation import Validation, judge
 
 CHECKPOINT = "checkpoint.pt"
@@ -111,7 +113,7 @@ def train(
         raise GivenError(f"{out} holds a run that was begun: ask to resume it (--resume), or give another folder")
     # What a system takes from its training data is the same every time, and the checkpoint has it too.
     fit_inputs(system, examples)
-    examples = _with_known(system, examples)
+    examples = _with_known(system, examples, plan.sampling)
     run = _begin(system, examples, plan, seed, running)
     if path.exists():
         run.place, states = checkpoint.read(path, asked)
@@ -132,14 +134,19 @@ def train(
     trained = run.average
     if run.best is not None and plan.optimiser.keep == "best":
         trained.load_state_dict(run.best)
-    return trained.eval(), examples, run.place
+    trained = trained.eval()
+    if hasattr(trained, "members"):
+        watcher.line("acquainting it with speakers")
+        acquaint(trained, examples, plan, sampled_frames(plan.sampling, examples.frame_samples), seed)
+    return trained, examples, run.place
 
 
-def _with_known(system: Any, examples: Examples) -> Examples:
-    """With what each clip tells of its speaker, where the system can use that."""
-    if not hasattr(system, "enrol") or examples.clean is None:
+def _with_known(system: Any, examples: Examples, sampling: Sampling) -> Examples:
+    """With what each clip tells of its speaker, where the system can use that; of the takes, where it is trained with it."""
+    if not speaker_numbers(system) or examples.clean is None:
         return examples
-    known = tuple(known_of(system, take, examples.ratios) for take in examples.takes)
+    takes = examples.takes if sampling.enrolled else ()
+    known = tuple(known_of(system, take, examples.ratios) for take in takes)
     return replace(examples, known_TNX=known, clean_NX=known_of(system, examples.clean, examples.ratios))
 
 

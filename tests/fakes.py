@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,6 +114,10 @@ def vad_step(state: float, frame: Samples) -> tuple[float, float]:
     return state, state
 
 
+KNOWING = msgspec.structs.replace(CARD, speaker_numbers=5)
+"""Of a network that knows speakers: an utterance tells of them 1 and its state; it answers from how that differs from theirs."""
+
+
 def voice_step(state: NDArray[np.float64], frame: Samples) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """(state, logits) after a frame."""
     sound = frame / 32768.0
@@ -129,6 +134,16 @@ def voice_logits(sound: Samples) -> NDArray[np.float32]:
     return logits
 
 
+def tells(state: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What an utterance tells of its speaker, where the network knows speakers."""
+    return np.concatenate(([1.0], state)).astype(np.float32)
+
+
+def usual(sums: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits of what is usual for a speaker of whom that is known: what is taken away from an answer."""
+    return (_WEIGHTS @ (sums[1:] / (1.0 + sums[0]))).astype(np.float32)
+
+
 @dataclass
 class UnderWay:
     worker: int
@@ -141,14 +156,14 @@ class _FakeWorker:
     up: bool = True
     vad: dict[int, float] = field(default_factory=dict)
     voice: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    known: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    card: jobs.VoiceCard = CARD
 
     def run(self, batch: jobs.Batch, pcm: Samples) -> NDArray[np.float32]:
         size = VAD_FRAME if batch.lane == "vad" else VOICE_FRAME
         frames = iter(pcm.reshape(-1, size))
         out: list[NDArray[np.float32]] = []
-        given = iter(np.frombuffer(batch.states, np.float32).tolist())
-        self.vad.update({row.slot: next(given) for row in batch.rows if row.given})
-        assert next(given, None) is None, "more states than the rows speak of"
+        self._take_given(batch)
         for slot, count, fresh in ((row.slot, row.frames, row.fresh) for row in batch.rows):
             if fresh:
                 self.vad.update({slot: 0.0} if batch.lane == "vad" else {})
@@ -159,22 +174,41 @@ class _FakeWorker:
                     out.append(np.array([probability], np.float32))
                 else:
                     self.voice[slot], logits = voice_step(self.voice[slot], next(frames))
-                    out.append(logits)
+                    out.append(logits - usual(self.known[slot]) if self.card.speaker_numbers else logits)
         assert next(frames, None) is None, "more sound than the rows speak of"
-        kept = [np.array([self.vad[row.slot]], np.float32) for row in batch.rows if row.keep]
+        keeping = [row.slot for row in batch.rows if row.keep]
+        if batch.lane == "vad":
+            kept = [np.array([self.vad[slot]], np.float32) for slot in keeping]
+        else:
+            assert not keeping or self.card.speaker_numbers, "asked of a network that knows nobody"
+            kept = [tells(self.voice[slot]) for slot in keeping]
         return np.concatenate([each.ravel() for each in [*out, *kept]])
+
+    def _take_given(self, batch: jobs.Batch) -> None:
+        each = 1 if batch.lane == "vad" else self.card.speaker_numbers
+        given = np.frombuffer(batch.states, np.float32)
+        rows = [row for row in batch.rows if row.given]
+        assert len(given) == each * len(rows), "more or fewer states than the rows speak of"
+        states = dict(zip([row.slot for row in rows], given.reshape(len(rows), each), strict=True))
+        if batch.lane == "vad":
+            self.vad.update({slot: float(state[0]) for slot, state in states.items()})
+        else:
+            nobody = np.zeros(self.card.speaker_numbers, np.float32)
+            assert all(row.fresh for row in rows), "a speaker who changes in mid-utterance"
+            self.known.update({row.slot: states.get(row.slot, nobody) for row in batch.rows if row.fresh})
 
 
 class FakePool:
     """Workers in this process. Answers come by themselves on the next turn of the loop, unless their lane is held."""
 
-    def __init__(self, workers: int = 1, hold: Iterable[jobs.Lane] = ()) -> None:
+    def __init__(self, workers: int = 1, hold: Iterable[jobs.Lane] = (), card: jobs.VoiceCard = CARD) -> None:
+        self._card = card
         self.held: set[jobs.Lane] = set(hold)
         self.under_way: list[UnderWay] = []
         self.batches: list[tuple[int, jobs.Batch]] = []
         self.refuse: ClserError | None = None
         self.stopped = False
-        self._workers = [_FakeWorker() for _ in range(workers)]
+        self._workers = [_FakeWorker(card=card) for _ in range(workers)]
 
     # What the pipeline calls.
 
@@ -182,7 +216,7 @@ class FakePool:
         if self.refuse is not None:
             raise self.refuse
         self._listener = listener
-        return jobs.Ready(VAD_FRAME, CARD, vad_state=1)
+        return jobs.Ready(VAD_FRAME, self._card, vad_state=1)
 
     @property
     def workers(self) -> int:
@@ -232,6 +266,7 @@ class FakePool:
         at.up = False
         at.vad.clear()
         at.voice.clear()
+        at.known.clear()
         self.under_way = [job for job in self.under_way if job.worker != worker]
         self._listener.lost(worker, why)
 
@@ -271,9 +306,16 @@ def sound(script: Script, seed: int = 1) -> Samples:
 class Rig:
     """An engine without processes, sockets or time: `async with Rig() as rig`."""
 
-    def __init__(self, *, workers: int = 1, hold: Iterable[jobs.Lane] = (), **sections: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        hold: Iterable[jobs.Lane] = (),
+        card: jobs.VoiceCard = CARD,
+        **sections: dict[str, Any],
+    ) -> None:
         self.clock = ManualClock()
-        self.pool = FakePool(workers, hold)
+        self.pool = FakePool(workers, hold, card)
         values = {**sections, "bus": {"publish": "", **sections.get("bus", {})}}
         self.engine = Engine(from_values(values, "test"), self.clock, self.pool)
         self.messages: list[Message] = []

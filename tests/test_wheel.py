@@ -46,4 +46,4 @@ def test_the_wheel_alone_plays_the_demo(tmp_path: Path) -> None:
     ).splitlines()
     finals = [result for result in map(json.loads, lines) if result["stage"] == "final"]
     assert len(finals) == 8
-    assert {result["model"]["name"] for result in finals} == {"voice_gru"}
+    assert {result["model"]["name"] for result in finals} == {"voice"}

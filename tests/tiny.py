@@ -35,7 +35,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 class State(NamedTuple):
     heard_B1: Tensor
     sum_BD: Tensor
-    speaker_BX: Tensor
 
 
 class Tiny(nn.Module):
@@ -48,40 +47,42 @@ class Tiny(nn.Module):
         self.fronts = ("logmel",) if config.hears else ()
         self.words = "hashed" if config.reads else ""
         self.register_buffer("mean_F", torch.zeros(WIDTH))
-        self.enter = nn.Linear(WIDTH, 16)
-        self.answer = nn.Linear(16, len(heads))
+        self.leave = nn.Linear(WIDTH, len(heads))
         self.bag = nn.Embedding(512, len(heads), padding_idx=0)
         self.drop = nn.Dropout(config.drop)
-        if config.enrols:
-            self.enrol, self.knowing = self._enrol, self._knowing
+        self.speaker_numbers = 1 + WIDTH if config.enrols else 0
 
     def fit_inputs(self, given):
         self.mean_F.copy_(given["logmel"].x_BTD.flatten(0, 1).mean(0))
 
-    def _enrol(self, given):
-        x_BTD, length_B = given["logmel"]
-        real_BT1 = (torch.arange(x_BTD.shape[1])[None] < length_B[:, None])[..., None]
-        return torch.cat((length_B[:, None].float(), (x_BTD * real_BT1).sum(1)), 1)
-
-    def _knowing(self, state, speaker_BX):
-        return state._replace(speaker_BX=speaker_BX)
-
     def start(self, rows):
         zeros = self.mean_F.new_zeros
-        return State(zeros(rows, 1), zeros(rows, 16), zeros(rows, 1 + WIDTH))
+        return State(zeros(rows, 1), zeros(rows, WIDTH))
+
+    def tell(self, given, at_BK):
+        e_BKX, _ = self.hear(given, self.start(len(at_BK)), at_BK)
+        return e_BKX
+
+    def hear(self, given, state, at_BK=None):
+        x_BTD, length_B = given["logmel"]
+        # what tells of the speaker is never trained
+        y_BTD = torch.tanh((x_BTD - self.mean_F) * 0.3)
+        many_T1 = torch.arange(1, y_BTD.shape[1] + 1, device=y_BTD.device)[:, None]
+        mean_BTD = (state.sum_BD[:, None] + y_BTD.cumsum(1)) / (state.heard_B1[:, None] + many_T1)
+        at = length_B[:, None].clamp_min(1) - 1 if at_BK is None else at_BK
+        mean_BKD = mean_BTD.gather(1, at[..., None].expand(-1, -1, WIDTH))
+        return torch.cat((torch.ones_like(mean_BKD[..., :1]), mean_BKD), 2), state
+
+    def answer(self, e_BKX, speaker_BX):
+        usual_BD = speaker_BX[:, 1:] / (speaker_BX[:, :1] + 1.0)
+        return self.leave(self.drop(e_BKX[..., 1:] - usual_BD[:, None]))
 
     def forward(self, given, state, at_BK=None):
         logits = 0.0
         if self.fronts:
-            x_BTD, length_B = given["logmel"]
-            count_B1, known_BD = state.speaker_BX[:, :1], state.speaker_BX[:, 1:]
-            usual_BD = (known_BD + self.mean_F) / (count_B1 + 1.0)
-            y_BTD = torch.tanh(self.enter((x_BTD - usual_BD[:, None]) * 0.3))
-            many_T1 = torch.arange(1, y_BTD.shape[1] + 1, device=y_BTD.device)[:, None]
-            mean_BTD = (state.sum_BD[:, None] + y_BTD.cumsum(1)) / (state.heard_B1[:, None] + many_T1)
-            at = length_B[:, None].clamp_min(1) - 1 if at_BK is None else at_BK
-            logits = self.answer(self.drop(mean_BTD.gather(1, at[..., None].expand(-1, -1, 16))))
-            logits = logits * (length_B > 0)[:, None, None]
+            e_BKX, _ = self.hear(given, state, at_BK)
+            length_B = given["logmel"].length_B
+            logits = self.answer(e_BKX, e_BKX.new_zeros(len(length_B), 1 + WIDTH)) * (length_B > 0)[:, None, None]
         if self.words:
             ids_BLG, words_B = given[WORDS]
             bag_BH = self.bag(ids_BLG % 512).sum((1, 2)) / words_B.clamp_min(1)[:, None]

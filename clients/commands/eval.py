@@ -7,7 +7,7 @@ Letters: N clips, H heads, X what is known of a speaker.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,11 +87,12 @@ def run(given: argparse.Namespace) -> int:
     if not scored:
         raise GivenError(f"--classes {given.classes}: no clip has one of these; see the manifest's column `emotion`")
     if given.stream:
-        said = _through_engine(given, [clips[n] for n in scored])
+        first = [clips[n] for own in heard.values() for n in own[: given.enrol]]
+        said = _through_engine(given, [clips[n] for n in scored], first)
     elif is_trained(given.model):
         said = _trained(given, clips, scored, heard)
     else:
-        said = _whole(given, [clips[n] for n in scored])
+        said = _whole(given, clips, scored, {who: own[: given.enrol or 0] for who, own in heard.items()})
     found = _found(said, [clips[n] for n in scored], wanted, given)
     print(json.dumps(found) if given.json else "\n".join(table(found)))
     return 0
@@ -109,22 +110,45 @@ def cut(clip: Clip) -> Array:
     return sound[max(0, first - round(LEAD_S * SAMPLE_RATE_HZ)) : last + round(TRAIL_S * SAMPLE_RATE_HZ)]
 
 
-def _whole(given: argparse.Namespace, clips: Sequence[Clip]) -> Answers:
+def _whole(
+    given: argparse.Namespace, clips: Sequence[Clip], scored: Sequence[int], first: dict[tuple[str, str], list[int]]
+) -> Answers:
     """Each clip as one utterance, with the runtime that an engine plays the file with."""
-    _cannot_enrol(given, f"model {given.model}")
     voice = import_module("clser.engine.backends").open_voice(given.model, "cpu")
-    card, logits, busy_s, sound_s = voice.card, [], 0.0, 0.0
+    card = voice.card
+    known: dict[tuple[str, str], Array] = {}
+    if given.enrol:
+        if not card.speaker_numbers:
+            _cannot_enrol(given, f"model {given.model}")
+        order = [n for own in first.values() for n in own]
+        told = np.concatenate([told_NX for _, told_NX, _, _ in _played(voice, [clips[n] for n in order], None)])
+        known = {who: told[[order.index(n) for n in own]].sum(0) for who, own in first.items()}
+    parts = list(_played(voice, [clips[n] for n in scored], known or None))
+    busy_s, sound_s = sum(part[2] for part in parts), sum(part[3] for part in parts)
+    logits_NH = np.concatenate([part[0] for part in parts])
+    return Answers(logits_NH, card.heads, card.name, card.digest, busy_s / max(sound_s, 1e-9))
+
+
+def _played(
+    voice: Any, clips: Sequence[Clip], known: dict[tuple[str, str], Array] | None
+) -> Iterator[tuple[Array, Array, float, float]]:
+    """Some clips at a time: the answers after their last frames and what they tell of their speakers (nothing, for a model
+    that knows none); seconds of computing, and of sound."""
+    card = voice.card
     for first in range(0, len(clips), ROWS):
-        sounds = [cut(clip) for clip in clips[first : first + ROWS]]
+        some = clips[first : first + ROWS]
+        sounds = [cut(clip) for clip in some]
         frames = [max(1, len(sound) // card.frame_samples) for sound in sounds]
-        rows = [Row(slot, many, True, anew=True) for slot, many in enumerate(frames)]
+        rows = [Row(slot, many, True, known is not None, anew=True) for slot, many in enumerate(frames)]
         pcm = np.concatenate([_whole_frames(s, n * card.frame_samples) for s, n in zip(sounds, frames, strict=True)])
+        slots = range(len(some))
+        if known is not None:
+            voice.know(slots, np.stack([known[clip.who] for clip in some]))
         began = time.perf_counter()
         said_NH = voice.run(rows, pcm)
-        busy_s += time.perf_counter() - began
-        sound_s += len(pcm) / SAMPLE_RATE_HZ
-        logits.append(said_NH[np.cumsum(frames) - 1])
-    return Answers(np.concatenate(logits), card.heads, card.name, card.digest, busy_s / max(sound_s, 1e-9))
+        busy_s = time.perf_counter() - began
+        told = voice.told(slots) if card.speaker_numbers else np.zeros((len(some), 0), np.float32)
+        yield said_NH[np.cumsum(frames) - 1], told, busy_s, len(pcm) / SAMPLE_RATE_HZ
 
 
 def _whole_frames(sound: Array, samples: int) -> Array:
@@ -147,7 +171,7 @@ def _trained(
         raise GivenError(f"--words: {about.system} reads none; leave it out")
     known_NX = None
     if given.enrol is not None:
-        if not hasattr(system, "enrol"):
+        if not import_module("clser.models.systems").speaker_numbers(system):
             _cannot_enrol(given, f"system {about.system}")
         elif given.enrol:
             known_NX = _known(judged, system, clips, scored, {who: own[: given.enrol] for who, own in heard.items()})
@@ -166,15 +190,14 @@ def _known(
     return import_module("torch").stack([of[clips[n].who] for n in scored])
 
 
-def _through_engine(given: argparse.Namespace, clips: Sequence[Clip]) -> Answers:
-    _cannot_enrol(given, "the engine")
+def _through_engine(given: argparse.Namespace, clips: Sequence[Clip], first: Sequence[Clip]) -> Answers:
     trained = is_trained(given.model)
     where = str(Path(given.model).resolve()) if trained or Path(given.model).exists() else given.model
     began = time.perf_counter()
-    probability_N7, unanswered, model = through_engine.hear(where, "torch" if trained else "onnx", clips)
+    probability_N7, unanswered, model = through_engine.hear(where, "torch" if trained else "onnx", clips, first)
     busy_s = time.perf_counter() - began
     logits_NH = np.log(np.maximum(probability_N7, 1e-12))
-    sound_s = sum(clip.duration_s for clip in clips)
+    sound_s = sum(clip.duration_s for clip in (*first, *clips))
     return Answers(logits_NH, PUBLISHED, model.name, model.digest, busy_s / max(sound_s, 1e-9), unanswered)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clser.engine.api import Engine
+from clser.engine.errors import GivenError
 from clser.engine.records import SAMPLE_RATE_HZ, Model, Result
 from clser.models.data.clips import Clip, read_sound
 from clser.models.labels import PUBLISHED
@@ -14,38 +15,63 @@ from clser.models.labels import PUBLISHED
 PACKET_SAMPLES = SAMPLE_RATE_HZ // 50
 AT_ONCE = 8
 """Streams that are open together; what one gets does not depend on the others."""
+EVERYTHING_COUNTS = ("speaker.forget_after_s=1000000000", "speaker.most_utterances=1000000")
+"""However long it takes, and in however many utterances a clip falls apart."""
 LEANING = 1e-6
 """Who heard no speech at all says neutral, hardly above the rest."""
 
 Array = np.ndarray[Any, Any]
 
 
-def hear(model: str, backend: str, clips: Sequence[Clip]) -> tuple[Array, int, Model]:
-    """[N, 7] probabilities of the published classes, how many clips got no final, and the model that answered."""
-    return asyncio.run(_hear(model, backend, clips))
+def hear(
+    model: str, backend: str, clips: Sequence[Clip], heard: Sequence[Clip] = (), overrides: Sequence[str] = ()
+) -> tuple[Array, int, Model]:
+    """[N, 7] probabilities of the published classes, how many clips got no final, and the model that answered.
+
+    heard: clips that are heard first, each as its speaker's. What is known of the speakers by then stays as it is: no clip
+    that is answered counts for another, nor its first utterance for its second.
+    """
+    return asyncio.run(_hear(model, backend, clips, heard, overrides))
 
 
-async def _hear(model: str, backend: str, clips: Sequence[Clip]) -> tuple[Array, int, Model]:
-    finals: list[list[Result]] = [[] for _ in clips]
-    waiting = iter(enumerate(clips))
-    overrides = (f"model.voice={model}", f"model.backend={backend}", "bus.publish=", "bus.control=")
-
-    async def listen(engine: Engine) -> None:
-        for number, clip in waiting:
-            finals[number] = await _one(engine, f"clip{number}", clip)
-
-    async with Engine.from_config("live", *overrides) as engine:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(listen(engine))
+async def _hear(
+    model: str, backend: str, clips: Sequence[Clip], heard: Sequence[Clip], overrides: Sequence[str]
+) -> tuple[Array, int, Model]:
+    settings = [f"model.voice={model}", f"model.backend={backend}", "bus.publish=", "bus.control=", *overrides]
+    settings += [f"speaker.enabled={'true' if heard else 'false'}", *EVERYTHING_COUNTS]
+    async with Engine.from_config("live", *settings) as engine:
         ready = engine.describe()["model"]
+        if heard:
+            if not ready["speaker_numbers"]:
+                raise GivenError(
+                    f"model {ready['name']} cannot be enrolled; leave --enrol out, or give 0 to score the same clips"
+                )
+            await _all(engine, heard, named=True)
+            engine.reload(("speaker.learns=false",))
+        finals = await _all(engine, clips, named=bool(heard))
     combined = [combine(own) for own in finals]
     unanswered = sum(not own for own in finals)
     return np.stack(combined), unanswered, Model(str(ready["name"]), str(ready["digest"]))
 
 
-async def _one(engine: Engine, name: str, clip: Clip) -> list[Result]:
-    stream = engine.open(name, sample_rate_hz=SAMPLE_RATE_HZ)
+async def _all(engine: Engine, clips: Sequence[Clip], named: bool) -> list[list[Result]]:
+    """The finals of each clip. `named`: the engine is told whose it is."""
+    finals: list[list[Result]] = [[] for _ in clips]
+    waiting = iter(enumerate(clips))
+
+    async def listen() -> None:
+        for number, clip in waiting:
+            speaker = repr(clip.who) if named else None
+            finals[number] = await _one(engine, f"clip{number}", clip, speaker)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(listen())
+    return finals
+
+
+async def _one(engine: Engine, name: str, clip: Clip, speaker: str | None) -> list[Result]:
+    stream = engine.open(name, sample_rate_hz=SAMPLE_RATE_HZ, speaker=speaker)
     sound = np.clip(np.round(read_sound(clip) * 32768.0), -32768, 32767).astype(np.int16)
 
     async def feed() -> None:

@@ -55,7 +55,7 @@ def add_parser(inner: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """The command."""
-    torch, runs, plan, training = _needed()
+    torch, runs, plan, training, systems = _needed()
     if given.threads < 0:
         raise GivenError(f"--threads {given.threads}: give a number of threads, or 0 for torch's own choice")
     if given.threads:
@@ -73,7 +73,9 @@ def run(given: argparse.Namespace) -> int:
             running = training.Running(
                 given.device, given.checkpoint_s, given.checkpoint_steps, stop=stop, events=events
             )
-            found = runs.fit(prepared, given.out, watcher, resume=given.resume, running=running)
+            # a system may bring its own way to be trained
+            fit = getattr(systems.system_file(asked.system, given.zoo), "fit", runs.fit)
+            found = fit(prepared, given.out, watcher, resume=given.resume, running=running)
     if given.json:
         print(json.dumps(found))
     return 0
@@ -105,13 +107,15 @@ def cache_folder(given: Path | None) -> Path:
     return given or Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "clser-stream")
 
 
-def _needed() -> tuple[Any, Any, Any, Any]:
+def _needed() -> tuple[Any, Any, Any, Any, Any]:
     try:
         import_module("torch")
         import_module("safetensors")
     except ModuleNotFoundError as error:
         raise MissingError(f"training needs {error.name}: pip install 'clser-stream[torch]'") from error
-    return tuple(import_module(f) for f in ("torch", *(f"clser.models.{m}" for m in ("runs", "plan", "train"))))  # type: ignore[return-value]
+    return tuple(
+        import_module(f) for f in ("torch", *(f"clser.models.{m}" for m in ("runs", "plan", "train", "systems")))
+    )  # type: ignore[return-value]
 
 
 class Lines:

@@ -40,6 +40,14 @@ class VoiceModel(Protocol):
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         """Logits of the heads after each frame, row after row: [frames of all rows, heads]."""
 
+    # where the card has speaker_numbers:
+
+    def know(self, slots: Sequence[int], sums: Numbers) -> None:
+        """What is known of who speaks in each slot, [slots, speaker_numbers], before the rows that are `given` it."""
+
+    def told(self, slots: Sequence[int]) -> Numbers:
+        """What each slot's utterance tells of its speaker after the frames that were run last: [slots, speaker_numbers]."""
+
 
 def open_vad(config: VadConfig) -> VadNetwork:
     backend = import_module(f"clser.engine.backends.{config.network}")
@@ -99,6 +107,31 @@ class Slots:
         slots = np.fromiter((row.slot for row in rows), np.intp, len(rows))
         for table, state in zip(self._tables, states, strict=True):
             table[slots] = state
+
+
+class Speakers:
+    """What is known of who speaks in each slot, until another utterance begins there; and what the utterance tells of him."""
+
+    def __init__(self, numbers: int) -> None:
+        self._nobody = np.zeros(numbers, np.float32)
+        self._known: dict[int, Numbers] = {}
+        self._told: dict[int, Numbers] = {}
+
+    def know(self, slots: Sequence[int], sums: Numbers) -> None:
+        self._known.update({slot: row.copy() for slot, row in zip(slots, sums, strict=True)})
+
+    def of(self, rows: Sequence[Row]) -> Numbers:
+        """[B, X]: what is known of these rows' speakers."""
+        for row in rows:
+            if row.fresh and not row.given:
+                self._known.pop(row.slot, None)
+        return np.stack([self._known.get(row.slot, self._nobody) for row in rows])
+
+    def hear(self, rows: Sequence[Row], heard_BX: Numbers) -> None:
+        self._told.update({row.slot: heard_X for row, heard_X in zip(rows, heard_BX, strict=True)})
+
+    def told(self, slots: Sequence[int]) -> Numbers:
+        return np.stack([self._told.get(slot, self._nobody) for slot in slots])
 
 
 def row_frames(rows: Sequence[Row], pcm: Samples, frame_samples: int) -> tuple[NDArray[np.int64], list[Numbers]]:

@@ -9,7 +9,7 @@ from clser.engine.errors import GivenError
 from clser.engine.jobs import VoiceCard
 from clser.engine.records import SAMPLE_RATE_HZ
 from clser.engine.shipped import digest
-from clser.models.labels import PUBLISHED_AS
+from clser.models.labels import NONE, PUBLISHED_AS
 
 CONTRACTS = (1, 2)
 
@@ -22,7 +22,7 @@ def read_card(text: str | None, path: Path) -> VoiceCard:
         card = msgspec.convert(json.loads(text), VoiceCard)
     except (msgspec.ValidationError, json.JSONDecodeError) as error:
         raise GivenError(f"model {path}: its `clser` property is wrong: {error}") from error
-    strangers = [head for head in card.heads if head not in PUBLISHED_AS]
+    strangers = [head for head in card.heads if head not in (*PUBLISHED_AS, NONE)]
     if card.contract not in CONTRACTS or card.sample_rate_hz != SAMPLE_RATE_HZ or strangers:
         raise GivenError(
             f"model {path}: contract {card.contract}, {card.sample_rate_hz} Hz, unknown heads {strangers}; "
@@ -32,6 +32,11 @@ def read_card(text: str | None, path: Path) -> VoiceCard:
         raise GivenError(
             f"model {path}: contract {card.contract}, streams {card.streams}, window_frames {card.window_frames}, "
             f"hop_frames {card.hop_frames} do not go together; see contract 2 in docs/models.md"
+        )
+    if card.speaker_numbers < 0 or (card.speaker_numbers and card.streams != "exactly"):
+        raise GivenError(
+            f"model {path}: speaker_numbers {card.speaker_numbers}, streams {card.streams}: only a model that streams exactly "
+            "knows speakers; see docs/models.md"
         )
     return msgspec.structs.replace(card, digest=digest(path))
 

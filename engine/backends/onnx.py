@@ -1,6 +1,6 @@
 """A streaming voice model in one ONNX file that describes itself (docs/models.md), run for many streams in one call.
 
-Shapes: B rows, T frames, S samples, H heads.
+Shapes: B rows, T frames, S samples, X numbers that tell of a speaker, H heads.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from clser.engine.backends import Numbers, Slots, padded, run_alike
+from clser.engine.backends import Numbers, Slots, Speakers, padded, run_alike
 from clser.engine.backends.card import read_card
 from clser.engine.backends.devices import is_device_error, onnx_providers
 from clser.engine.backends.windowed import Windowed
@@ -18,6 +18,8 @@ from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
 from clser.engine.shipped import installed, model_path
+
+SPEAKER, HEARD = "speaker_BX", "heard_BX"
 
 
 class OnnxVoice:
@@ -37,6 +39,9 @@ class OnnxVoice:
         self._states = [value.name for value in states]
         self._outputs = ["logits_BTH", *(name.replace("state_", "next_", 1) for name in self._states)]
         self._slots = Slots([tuple(value.shape[1:]) for value in states])
+        self._speakers = Speakers(self.card.speaker_numbers) if self.card.speaker_numbers else None
+        if self._speakers is not None:
+            self._outputs.append(HEARD)
 
     def _check_contract(self, path: Path) -> None:
         """GivenError here, rather than ONNX Runtime's words in the middle of somebody's speech."""
@@ -48,10 +53,25 @@ class OnnxVoice:
         lacking = ({"pcm_BS", "frames_B"} - inputs) | (promised - outputs)
         if after and not exactly:
             raise GivenError(f"model {path}: it streams by {self.card.streams} and has a state; see docs/models.md")
+        sizes = [value.shape[1:] for value in self._session.get_inputs() if value.name == SPEAKER]
+        told = self.card.speaker_numbers
+        if sizes != ([[told]] if told else []) or (HEARD in outputs) != (told > 0):
+            raise GivenError(
+                f"model {path}: its speaker_numbers are {told}, and it has no {SPEAKER} of that size, or no {HEARD}, or has them "
+                "all the same; see docs/models.md"
+            )
         if lacking or self.card.frame_samples <= 0 or not self.card.heads:
             raise GivenError(
                 f"model {path}: it lacks {', '.join(sorted(lacking)) or 'frame_samples or heads'}; see docs/models.md"
             )
+
+    def know(self, slots: Sequence[int], sums: Numbers) -> None:
+        assert self._speakers is not None, "the card says that it knows nobody"
+        self._speakers.know(slots, sums)
+
+    def told(self, slots: Sequence[int]) -> Numbers:
+        assert self._speakers is not None, "the card says that it knows nobody"
+        return self._speakers.told(slots)
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         if self._windowed is not None:
@@ -68,7 +88,12 @@ class OnnxVoice:
     def _call(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
         pcm_BS = padded(sounds)
         states = dict(zip(self._states, self._slots.gather(rows), strict=True))
-        logits_BTH, *after = self._session.run(self._outputs, {"pcm_BS": pcm_BS, "frames_B": counts_B, **states})
+        given = {"pcm_BS": pcm_BS, "frames_B": counts_B, **states}
+        if self._speakers is not None:
+            given[SPEAKER] = self._speakers.of(rows)
+        logits_BTH, *after = self._session.run(self._outputs, given)
+        if self._speakers is not None:
+            self._speakers.hear(rows, after.pop())
         self._slots.scatter(rows, after)
         assert isinstance(logits_BTH, np.ndarray)
         return logits_BTH

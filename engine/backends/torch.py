@@ -1,9 +1,9 @@
 """Trained systems in torch, on the CPU or a GPU, with the state of every stream on the device.
 
-Only samples and logits travel between host and device. In half precision the features are still computed in full: a quiet
-band beside a loud one is lost in a short mantissa.
+Only samples, logits and what tells of speakers travel between host and device. In half precision the features are still
+computed in full: a quiet band beside a loud one is lost in a short mantissa.
 
-Shapes: B rows, S samples, T frames, H heads.
+Shapes: B rows, S samples, T frames, X numbers that tell of a speaker, H heads.
 """
 
 import json
@@ -15,10 +15,9 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clser.engine.backends import Numbers, padded, run_alike
+from clser.engine.backends import Numbers, Speakers, padded, run_alike
 from clser.engine.backends.card import read_card
 from clser.engine.backends.devices import one_device
 from clser.engine.backends.windowed import Windowed
@@ -27,7 +26,6 @@ from clser.engine.jobs import Row, VoiceCard
 from clser.engine.records import Samples
 from clser.engine.shipped import model_path
 from clser.models import live, saved
-from clser.models.zoo.voice_gru import from_weights
 
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
@@ -45,6 +43,15 @@ class TorchVoice:
         self._net = net.to(self._device).eval()
         self._windowed = None if self.card.streams == "exactly" else Windowed(self.card, self._whole)
         self._slots = DeviceSlots(net.shapes() if isinstance(net, live.Live) else [], self._device)
+        self._speakers = Speakers(self.card.speaker_numbers) if self.card.speaker_numbers else None
+
+    def know(self, slots: Sequence[int], sums: Numbers) -> None:
+        assert self._speakers is not None, "the card says that it knows nobody"
+        self._speakers.know(slots, sums)
+
+    def told(self, slots: Sequence[int]) -> Numbers:
+        assert self._speakers is not None, "the card says that it knows nobody"
+        return self._speakers.told(slots)
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         if self._windowed is not None:
@@ -62,7 +69,10 @@ class TorchVoice:
     def _call(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
         with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
             slots_B = self._slots.place(rows)
-            logits_BTH, *after = self._net(*self._moved(counts_B, sounds), *self._slots.gather(slots_B, rows))
+            known = [] if self._speakers is None else [torch.from_numpy(self._speakers.of(rows)).to(self._device)]
+            logits_BTH, *after = self._net(*self._moved(counts_B, sounds), *known, *self._slots.gather(slots_B, rows))
+            if self._speakers is not None:
+                self._speakers.hear(rows, after.pop(0).float().cpu().numpy())
             self._slots.scatter(slots_B, after)
         return np.asarray(logits_BTH.float().cpu().numpy())
 
@@ -151,49 +161,11 @@ def _open_device(compute: str) -> torch.device:
 
 
 def _open(path: Path) -> tuple[live.Live | live.Windowed, VoiceCard]:
-    """What `clser-models train` wrote says how to build it; what ships says its card only, and is a voice_gru."""
-    said = _said(path)
-    if said is not None and _was_trained(said):
-        system, about = saved.load(path)
-        card = read_card(json.dumps(live.card(system, about)), path)
-        if about.digest:  # of the weights, as its page and figures name them
-            card = msgspec.structs.replace(card, digest=about.digest)
-        return live.live(system, about.calibration), card
-    card = _card(said, path)
-    return live.live(from_weights(_weights(path), path)), card
-
-
-def _was_trained(said: str) -> bool:
-    try:
-        return "system" in json.loads(said)
-    except json.JSONDecodeError:
-        return False  # the card's reader says what is wrong
-
-
-def _said(path: Path) -> str | None:
-    """What the file says of itself."""
-    try:
-        with safe_open(path, "pt") as file:
-            said: str | None = (file.metadata() or {}).get(saved.KEY)
-            return said
-    except (SafetensorError, OSError) as error:
-        raise GivenError(f"model {path}: safetensors cannot read it ({error}); write it again") from error
-
-
-def _card(about: str | None, path: Path) -> VoiceCard:
-    """Its own, or, where training left none in the file, that of the .onnx file which was exported beside it."""
-    exported = path.with_suffix(".onnx")
-    if about is None and exported.is_file():
-        from onnxruntime import InferenceSession  # noqa: PLC0415 - only for this
-
-        session = InferenceSession(str(exported), providers=["CPUExecutionProvider"])
-        about = session.get_modelmeta().custom_metadata_map.get("clser")
-    return read_card(about, path)
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    """What `clser-models train` wrote, and what ships, says how to build it."""
+    system, about = saved.load(path)
+    card = read_card(json.dumps(live.card(system, about)), path)
+    # of the weights, as its page and figures name them
+    return live.live(system, about.calibration), msgspec.structs.replace(card, digest=about.digest)
 
 
 def open_voice(model: str, compute: str, precision: str) -> TorchVoice:

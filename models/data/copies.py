@@ -1,13 +1,17 @@
 """The same recording more than once: sample for sample, or with another gain, codec, or silence about it."""
 
+import json
+import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from clser.models.data.clips import Clip, read_samples
-from clser.models.data.forms import Form, speech_of
+from clser.models.data.forms import Form, look, speech_of
 
 ALIKE = 0.9
 """Outlines at least so near (their cosine) are looked at closer."""
@@ -30,6 +34,25 @@ def repeated(clips: Sequence[Clip], forms: Sequence[Form]) -> list[list[int]]:
         if first[one] != first[other] and _same_sound(clips[one], clips[other]):
             pairs.append((one, other))
     return [sorted(group) for group in joined(pairs)]
+
+
+def contradicted(clips: Sequence[Clip], folder: Path, report: Callable[[str], None]) -> frozenset[int]:
+    """Clips of which a copy has another label: nobody can learn from them, or be judged by them. Kept in `folder`, for
+    looking takes a minute or two; a file of another size or time is another clip."""
+    told = [
+        (clip.name, clip.emotion, clip.start_s, clip.path.stat().st_size, clip.path.stat().st_mtime_ns)
+        for clip in clips
+    ]
+    kept = folder / f"contradicted-{blake2b(repr(told).encode(), digest_size=8).hexdigest()}.json"
+    if not kept.exists():
+        report(f"looking for recordings that stand twice under different labels among {len(clips)}")
+        groups = repeated(clips, look(clips, lambda done: None))
+        found = sorted(n for group in groups if len({clips[n].emotion for n in group}) > 1 for n in group)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(kept)
+    return frozenset(json.loads(kept.read_text(encoding="utf-8")))
 
 
 def joined(pairs: Iterable[tuple[Item, Item]]) -> list[list[Item]]:

@@ -108,7 +108,7 @@ def disturbed_take(
 
 
 def _of_speaker(number: int, clip: Clip) -> np.random.Generator:
-    name = repr((number, clip.who if clip.speaker else clip.name)).encode()
+    name = repr((number, clip.who if clip.speaker else clip.path.name)).encode()
     return np.random.default_rng(int.from_bytes(blake2b(name, digest_size=8).digest()))
 
 

@@ -28,7 +28,15 @@ def tokenise(texts: Sequence[str], most_words: int = MOST_WORDS) -> Sequences:
     return Sequences(torch.from_numpy(ids_BLG), torch.from_numpy(length_B))
 
 
-TOKENISERS: MappingProxyType[str, Callable[[Sequence[str]], Sequences]] = MappingProxyType({"hashed": tokenise})
+def tokenise_pairs(texts: Sequence[str], most_words: int = MOST_WORDS) -> Sequences:
+    """The same with the number of each word and the one before it."""
+    ids_BLG, length_B = hashed(texts, most_words, pairs=True)
+    return Sequences(torch.from_numpy(ids_BLG), torch.from_numpy(length_B))
+
+
+TOKENISERS: MappingProxyType[str, Callable[[Sequence[str]], Sequences]] = MappingProxyType(
+    {"hashed": tokenise, "pairs": tokenise_pairs}
+)
 """What a system's `words` may name, beside `hub:NAME`."""
 
 

@@ -8,6 +8,7 @@ grows keeps the numbers of the words it had, save those of a last word that was 
 """
 
 import unicodedata
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -98,12 +99,33 @@ def _hash(gram: str) -> int:
     return 1 + int.from_bytes(digest, "little") % HASHES
 
 
-def hashed(texts: Sequence[str], most_words: int = MOST_WORDS) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+@lru_cache(maxsize=2**16)
+def _pair(first: str, second: str) -> int:
+    return _hash(f"{first} {second}")  # no gram of a word has a space in it
+
+
+def _rows(texts: Sequence[str], most_words: int, pairs: bool) -> Iterator[list[tuple[int, ...]]]:
+    """For each text its words' numbers; with `pairs`, a word's last is that of it and the word before."""
+    for text in texts:
+        found = words(text)[:most_words]
+        row = [_numbers(*word) for word in found]
+        if pairs:
+            for place in range(1, len(found)):
+                (first, _), (second, before) = found[place - 1 : place + 1]
+                if not before:  # a character's runs hold the pair already
+                    row[place] = (*row[place], _pair(first, second))
+        yield row
+
+
+def hashed(
+    texts: Sequence[str], most_words: int = MOST_WORDS, *, pairs: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """ids_BLG (0: padding) and length_B; a word's first number is the whole word, and G is 2 at least.
 
-    Of a longer text, the first `most_words` words; an empty one has length 0.
+    Of a longer text, the first `most_words` words; an empty one has length 0. `pairs`: with the number of each word and
+    the one before it.
     """
-    rows = [[_numbers(*word) for word in words(text)[:most_words]] for text in texts]
+    rows = list(_rows(texts, most_words, pairs))
     length_B = np.array([len(row) for row in rows], np.int64)
     most = max((len(numbers) for row in rows for numbers in row), default=2)
     ids_BLG = np.zeros((len(rows), max(length_B, default=0), max(most, 2)), np.int64)
@@ -111,3 +133,14 @@ def hashed(texts: Sequence[str], most_words: int = MOST_WORDS) -> tuple[NDArray[
         for word, numbers in enumerate(row):
             ids_BLG[b, word, : len(numbers)] = numbers
     return ids_BLG, length_B
+
+
+def ragged(texts: Sequence[str], most_words: int = MOST_WORDS) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The same numbers, pairs among them, one text after another; and where each text's begin, with the end of the last."""
+    flat = array("i")
+    starts = [0]
+    for row in _rows(texts, most_words, pairs=True):
+        for numbers in row:
+            flat.extend(numbers)
+        starts.append(len(flat))
+    return np.array(flat, np.int32), np.array(starts, np.int64)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clser.bench import plot
+from clser.models import trust
 
 LINE: dict[str, Any] = {
     "machine": {"processor": "a processor", "cores": 2},
@@ -26,3 +28,12 @@ def test_a_long_run_is_drawn(tmp_path: Path, bench: str, nothing: bool) -> None:
     said = plot.draw({"bench": bench, **LINE, **empty}, {}, tmp_path)
     assert said == f"drawn: {tmp_path / bench}.png"
     assert (tmp_path / f"{bench}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_confidence_is_worth_is_drawn(tmp_path: Path, empty: bool) -> None:
+    random = np.random.default_rng(0)
+    probability = random.dirichlet((1.0, 1.0, 1.0), 300)
+    row = {"system": "a system", **trust.worth(probability, random.integers(3, size=300))}
+    line = {"bench": "trust", "machine": LINE["machine"], "rows": [] if empty else [row, {**row, "system": "another"}]}
+    assert plot.draw(line, {}, tmp_path) == f"drawn: {tmp_path / 'trust.png'}"

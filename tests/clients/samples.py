@@ -57,7 +57,7 @@ def result(stream: str = "kitchen", seq: int = 1, stage: Stage = "final", **fiel
         affect_source="classes",
         text=None,
         timing_ms=Timing(1.0, 2.0, 3.0, 4.0, 2.0),
-        model=Model("voice_gru", "0123456789abcdef"),
+        model=Model("voice", "0123456789abcdef"),
     )
     return msgspec.structs.replace(made, **fields)
 
@@ -94,7 +94,7 @@ COUNTERS: dict[str, float] = {
 def every_kind(stream: str) -> list[Message]:
     """What a stream sends in the course of its life."""
     return [
-        status("ready", detail="voice_gru 0123456789abcdef"),
+        status("ready", detail="voice 0123456789abcdef"),
         status("opened", stream),
         frame(stream, 1, utterance=None, probabilities=None, arousal=None, valence=None),
         Speech(stream=stream, epoch=1, seq=1, utterance=1, event="started", sample=5440, at_s=0.34),

@@ -267,10 +267,10 @@ def test_watch_says_that_nobody_is_there(
 def test_models(runtime: dict[str, str]) -> None:
     listed = ran(runtime, "models", "list", "--json")
     assert listed.returncode == 0
-    (voice,) = [model for model in json.loads(listed.stdout)["models"] if model["name"] == "voice_gru"]
+    (voice,) = [model for model in json.loads(listed.stdout)["models"] if model["name"] == "voice"]
     assert "anger" in voice["heads"]
     assert voice["bytes"] > 100_000
-    shown = ran(runtime, "models", "show", "voice_gru")
+    shown = ran(runtime, "models", "show", "voice")
     assert shown.returncode == 0
     assert voice["digest"] in shown.stdout
 

@@ -42,7 +42,7 @@ def drawn(messages: list[Message], width: int = 80, height: int = 24) -> str:
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (60, 12), (40, 10), (20, 3), (300, 90)])
 @pytest.mark.parametrize("streams", [0, 1, 2, 3, 5, 12, 60])
 def test_every_line_is_as_wide_as_the_terminal(size: tuple[int, int], streams: int) -> None:
-    engine = EngineView("clser-stream", "ipc:///run/user/1000/clser/results", "voice_gru 01234567")
+    engine = EngineView("clser-stream", "ipc:///run/user/1000/clser/results", "voice 01234567")
     for number in range(streams):
         for message in every_kind(f"stream{number}"):
             engine.take(message, NOW_US)

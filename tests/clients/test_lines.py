@@ -43,6 +43,11 @@ def test_too_short_says_so() -> None:
     assert "not sure (too short)" in str(line(msgspec.structs.replace(result(), emotion=short)))
 
 
+def test_what_was_no_speech_gets_a_dash() -> None:
+    nothing = Emotion(None, 0.9, True, "not_speech", False, EMOTION.probabilities)
+    assert "s    -    " in str(line(msgspec.structs.replace(result(), emotion=nothing)))
+
+
 def test_the_rest_is_silence() -> None:
     quiet = [status(), status("opened", "kitchen"), frame(), result(stage="partial"), result(stage="tentative")]
     assert [line(message) for message in quiet] == [None] * 5

@@ -40,24 +40,24 @@ def test_without_torch_the_models_are_listed_and_the_rest_is_named(
 ) -> None:
     without_torch(monkeypatch)
     lines = said(capsys, "list").splitlines()
-    assert lines[0].startswith("voice_gru ")
+    assert lines[0].startswith("voice ")
     assert lines[-1] == systems.NEEDS_TORCH
     assert "pip install 'clser-stream[torch]'" in lines[-1]
     assert json.loads(said(capsys, "list", "--json"))["systems"] is None
-    assert "digest" in said(capsys, "show", "voice_gru")
+    assert "digest" in said(capsys, "show", "voice")
     with pytest.raises(MissingError, match=r"model 'acmf' is unknown.*pip install"):
         said(capsys, "show", "acmf")
-    for arguments in (("show", "voice_gru", "--system"), ("export", "--model", "voice_gru", "--onnx", "x.onnx")):
+    for arguments in (("show", "voice", "--system"), ("export", "--model", "voice", "--onnx", "x.onnx")):
         with pytest.raises(MissingError, match="pip install"):
             said(capsys, *arguments)
 
 
 def test_a_model_is_shown_as_it_describes_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = json.loads(said(capsys, "show", "voice_gru", "--json"))
-    assert (shown["name"], shown["streams"], shown["contract"]) == ("voice_gru", "exactly", 1)
+    shown = json.loads(said(capsys, "show", "voice", "--json"))
+    assert (shown["name"], shown["streams"], shown["contract"]) == ("voice", "exactly", 1)
     assert shown["bytes"] == Path(shown["file"]).stat().st_size
-    assert said(capsys, "show", shown["file"]) == said(capsys, "show", "voice_gru")
-    assert said(capsys, "card", "voice_gru").startswith("#")
+    assert said(capsys, "show", shown["file"]) == said(capsys, "show", "voice")
+    assert said(capsys, "card", "voice").startswith("#")
 
 
 def test_listing_does_not_load_what_other_actions_need() -> None:
@@ -104,8 +104,8 @@ def test_systems_are_listed_with_what_they_are(zoo: Path, capsys: pytest.Capture
     out, told = capsys.readouterr()
     listed = json.loads(out)
     found = {system["name"]: system for system in listed["systems"]}
-    assert [model["name"] for model in listed["models"]] == ["voice_gru"]
-    assert {"voice_gru", "running_mean"} <= set(found)
+    assert [model["name"] for model in listed["models"]] == ["voice", "voice_licensed"]
+    assert {"voice", "running_mean"} <= set(found)
     assert not {"broken", "hollow"} & set(found)
     ours = found["running_mean"]
     assert (ours["streams"], ours["fronts"], ours["words"], ours["frame_samples"]) == ("exactly", ["logmel"], "", 1280)
@@ -127,9 +127,9 @@ def test_a_system_is_shown_with_its_settings(zoo: Path, capsys: pytest.CaptureFi
     lines = said(capsys, "show", "running_mean", "--zoo", str(zoo)).splitlines()
     assert "streams          exactly: an answer every 80 ms" in lines
     assert any(line.split() == ["width", "12", "int"] for line in lines)
-    both = said(capsys, "show", "voice_gru"), said(capsys, "show", "--system", "voice_gru")
+    both = said(capsys, "show", "voice"), said(capsys, "show", "--system", "voice")
     assert "digest" in both[0]
-    assert "channels" in both[1]
+    assert "manner_drop" in both[1]
     with pytest.raises(MissingError, match="model 'nothing' is unknown"):
         said(capsys, "show", "nothing")
 
@@ -165,11 +165,9 @@ def test_a_trained_folder_is_shown_and_exported(zoo: Path, tmp_path: Path, capsy
 @pytest.mark.torch
 def test_the_shipped_model_is_exported_with_8_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    told = said(capsys, "export", "--model", "voice_gru", "--onnx", str(tmp_path / "small.onnx"), "--int8")
+    told = said(capsys, "export", "--model", "voice", "--onnx", str(tmp_path / "small.onnx"), "--int8")
     assert "8-bit weights: " in told
-    small, full = (
-        json.loads(said(capsys, "show", name, "--json")) for name in (str(tmp_path / "small.onnx"), "voice_gru")
-    )
+    small, full = (json.loads(said(capsys, "show", name, "--json")) for name in (str(tmp_path / "small.onnx"), "voice"))
     assert small["bytes"] < full["bytes"]
     assert {small[key] == full[key] for key in ("name", "version", "heads", "abstain_below", "licence")} == {True}
 
@@ -178,7 +176,7 @@ def test_the_shipped_model_is_exported_with_8_bits(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("model", "onnx", "kind", "words"),
     [
-        ("voice_gru", "x.bin", GivenError, "must end in .onnx"),
+        ("voice", "x.bin", GivenError, "must end in .onnx"),
         ("some.onnx", "x.onnx", GivenError, "that is an ONNX file already"),
         ("nothing", "x.onnx", MissingError, "model 'nothing' is unknown"),
         ("nothing.safetensors", "x.onnx", MissingError, "no trained system there"),

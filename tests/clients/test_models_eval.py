@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import tiny
 
 from clser.clients.commands import eval as command
 from clser.clients.commands import models, through_engine
+from clser.models import evaluate
+from clser.models.data.clips import read_sound
 from clser.models.data.manifests import read_manifest
 from clser.models.enrolment import MOST, enrolment
 from clser.models.errors import GivenError, MissingError
-from clser.models.labels import PUBLISHED
+from clser.models.labels import HEADS, PUBLISHED
 
 KEYS = ["uar", "war", "macro_f1", "weighted_f1", "ece", "nll", "n", "classes", "per_class", "confusion"]
 KEYS += ["stream", "enrol", "rtf", "model", "digest"]
+SYSTEMS = Path(__file__).parent.parent / "models"
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="a trained folder is played with torch")
 
 
@@ -28,7 +32,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def judge(place, capsys, *more, model="voice_gru", manifest=None):
+def judge(place, capsys, *more, model="voice", manifest=None):
     manifest = manifest or place / "one" / "manifest.csv"
     asked = ["eval", "--model", str(model), "--manifest", str(manifest), "--json", "--zoo", str(place / "zoo"), *more]
     assert command.run(models._parser().parse_args(asked)) == 0
@@ -40,7 +44,7 @@ def test_the_document_has_the_keys_that_others_read(place, capsys):
     assert set(KEYS) <= set(found)
     assert found["n"] == 18
     assert found["classes"] == ["anger", "neutral", "sadness"]
-    assert found["model"] == "voice_gru"
+    assert found["model"] == "voice"
     assert len(found["digest"]) == 16
     assert np.array(found["confusion"]).sum() == 18
     assert found["per_class"]["anger"].keys() == {"recall", "precision", "f1", "n"}
@@ -57,7 +61,7 @@ def test_only_the_classes_asked_for_are_scored_and_answered(place, capsys):
 
 
 def test_the_table_is_for_people(place, capsys):
-    asked = ["eval", "--model", "voice_gru", "--manifest", str(place / "one" / "manifest.csv")]
+    asked = ["eval", "--model", "voice", "--manifest", str(place / "one" / "manifest.csv")]
     assert command.run(models._parser().parse_args(asked)) == 0
     told = capsys.readouterr().out
     assert "95 % over speakers" in told
@@ -102,14 +106,20 @@ def test_clips_that_are_heard_first_are_never_scored_and_always_the_same(place):
     assert enrolment(clips, seed=1)[1] != scored
 
 
-def test_what_cannot_be_enrolled_says_so(place, capsys):
-    with pytest.raises(GivenError, match="voice_gru cannot be enrolled"):
-        judge(place, capsys, "--enrol", "3")
-    with pytest.raises(GivenError, match="engine cannot be enrolled"):
-        judge(place, capsys, "--enrol", "3", "--stream")
+def test_clips_of_the_speaker_change_what_the_shipped_model_says(place, capsys):
+    found = [judge(place, capsys, "--enrol", many) for many in ("0", "3")]
+    assert [f["n"] for f in found] == [9, 9]
+    assert [f["enrol"] for f in found] == [0, 3]
+    assert found[0]["nll"] != found[1]["nll"]
     with pytest.raises(GivenError, match=f"0 to {MOST}"):
         judge(place, capsys, "--enrol", "-1")
-    assert judge(place, capsys, "--enrol", "0")["n"] == 9
+
+
+@needs_torch
+@pytest.mark.torch
+def test_what_cannot_be_enrolled_says_so(place, trained, capsys):
+    with pytest.raises(GivenError, match="tiny cannot be enrolled"):
+        judge(place, capsys, "--enrol", "3", model=place / "plain")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +196,75 @@ def test_through_the_engine_and_a_clip_without_speech(place, capsys, tmp_path):
     assert found["n"] == 4
     assert found["unanswered"] >= 1
     assert "boredom" not in found["classes"]  # the engine publishes it as neutral
-    assert found["model"] == "voice_gru"
+    assert found["model"] == "voice"
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory):
+    """An exported system that knows speakers, a manifest of clips that are whole frames to every network, and the system."""
+    torch = pytest.importorskip("torch")
+    from clser.models import export, saved, systems
+
+    folder = tmp_path_factory.mktemp("knowing")
+    tiny.corpora(folder, names=("one",), speakers=2, each=3, seconds=0.96)
+    for path in sorted((folder / "one").glob("*.wav")):
+        sound, _ = soundfile.read(path)
+        loud = 0.1 * np.random.default_rng(len(sound)).standard_normal(6 * 2560)  # to every network, and to its ends
+        soundfile.write(path, 0.7 * np.resize(sound, 6 * 2560) + loud, 16_000)
+    torch.manual_seed(2)
+    system = systems.build("small_system", {"enrols": True}, HEADS, [SYSTEMS]).eval()
+    with torch.no_grad():
+        system.leave.weight.mul_(30.0)  # or nobody's speaker would matter
+    export.export(system, folder / "model.onnx", saved.Trained("small_system", {}, HEADS, abstain_below=0.0))
+    return folder, system
+
+
+def offline(clips, system, known_NX):
+    """[N, 7]: what the system answers for the whole clips, and what each tells of its speaker."""
+    import torch
+
+    from clser.models.live import Live
+
+    net = Live(system).eval()
+    pcm_BS = torch.from_numpy(np.stack([read_sound(clip) for clip in clips]))
+    frames_B = torch.full((len(clips),), pcm_BS.shape[1] // system.frame_samples)
+    with torch.no_grad():
+        state = [torch.zeros(len(clips), *shape) for shape in net.shapes()]
+        logits_NTH, told_NX, *_ = net(pcm_BS, frames_B, torch.from_numpy(known_NX), *state)
+    return evaluate.published(evaluate.softmax(logits_NTH[:, -1].numpy())), told_NX.numpy()
+
+
+@needs_torch
+@pytest.mark.torch
+@pytest.mark.parametrize("many", [0, 1, 2])
+def test_the_engine_hears_k_clips_first_and_then_each_clip_alone(knowing, many):
+    """To the last digit that is published what whole clips give; a clip in two utterances hears no more than others do."""
+    folder, system = knowing
+    clips = read_manifest(folder / "one" / "manifest.csv")
+    heard, scored = enrolment(clips)
+    first = [clips[n] for own in heard.values() for n in own[:many]]
+    asked = [clips[n] for n in scored]
+    all_is_speech = ("vad.network=webrtc", "vad.on=0", "vad.off=0")
+    said, unanswered, _ = through_engine.hear(str(folder / "model.onnx"), "onnx", asked, first, all_is_speech)
+    nobody = np.zeros((len(clips), system.speaker_numbers), np.float32)
+    alone, told_NX = offline(clips, system, nobody)
+    known = {who: told_NX[own[:many]].sum(0) for who, own in heard.items()}
+    expected, _ = offline(asked, system, np.stack([known[clip.who] for clip in asked]))
+    assert unanswered == 0
+    np.testing.assert_allclose(said, expected, atol=2e-4)
+    if many:
+        assert np.abs(said - alone[scored]).max() > 0.01
+
+
+@needs_torch
+@pytest.mark.torch
+@pytest.mark.slow
+def test_the_command_enrols_through_the_engine(knowing, place, capsys):
+    folder, _ = knowing
+    manifest = folder / "one" / "manifest.csv"
+    found = judge(place, capsys, "--stream", "--enrol", "2", model=folder / "model.onnx", manifest=manifest)
+    assert (found["stream"], found["enrol"], found["model"]) == (True, 2, "small_system")
+    assert found["n"] == len(enrolment(read_manifest(manifest))[1])
 
 
 def final(begin, end, **probabilities):

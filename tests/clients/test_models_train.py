@@ -200,7 +200,7 @@ def test_every_scheme_holds_somebody_out(place, tmp_path, scheme):
 
 
 def test_shipped_plans_are_right():
-    assert {"voice_gru", "voice_mamba"} <= set(plan.names())
+    assert {"voice", "words"} <= set(plan.names())
     for name in plan.names():
         plan.load(name)
 

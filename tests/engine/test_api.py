@@ -146,7 +146,7 @@ def test_a_worker_killed_in_mid_speech_costs_no_final_and_changes_none(heard: He
 
 def test_an_unknown_model_is_missing_and_the_installed_ones_are_named() -> None:
     async def main() -> None:
-        with pytest.raises(MissingError, match=r"'nosuch' is unknown: installed are .*voice_gru"):
+        with pytest.raises(MissingError, match=r"'nosuch' is unknown: installed are .*voice"):
             async with Engine.from_config("live", "model.voice=nosuch", "bus.publish="):
                 pass
 

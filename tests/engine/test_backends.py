@@ -17,15 +17,16 @@ from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
 from clser.engine.vad import VadConfig
-from clser.models.labels import PUBLISHED_AS
+from clser.models.evaluate import softmax
+from clser.models.labels import NONE, PUBLISHED_AS
 
 Run = Callable[[list[Row], Samples], np.ndarray]
 
 
 def network(name: str) -> tuple[Run, int]:
     if name == "voice":
-        voice = open_voice("voice_gru", "cpu")
-        return voice.run, voice.card.frame_samples
+        voice = open_voice("voice", "cpu")
+        return lambda rows, pcm: softmax(voice.run(rows, pcm)), voice.card.frame_samples
     vad = open_vad(VadConfig(network=name))  # type: ignore[arg-type]
     return vad.run, vad.frame_samples
 
@@ -80,9 +81,9 @@ def test_silence_is_not_speech_and_speech_is(speech: Samples) -> None:
 
 
 def test_the_shipped_model_says_what_it_is() -> None:
-    card = open_voice("voice_gru", "cpu").card
-    assert card.name == "voice_gru"
-    assert set(card.heads) <= set(PUBLISHED_AS)
+    card = open_voice("voice", "cpu").card
+    assert card.name == "voice"
+    assert set(card.heads) <= {*PUBLISHED_AS, NONE}
     assert card.licence
     assert len(card.digest) == 16
 
@@ -112,7 +113,7 @@ def test_a_worker_computes_on_one_device() -> None:
 
 def test_half_precision_is_not_for_onnx() -> None:
     with pytest.raises(GivenError, match=r"set model\.backend=torch"):
-        open_voice("voice_gru", "cpu", "onnx", "half")
+        open_voice("voice", "cpu", "onnx", "half")
 
 
 def test_a_file_for_torch_is_sent_there() -> None:
@@ -134,10 +135,10 @@ def test_a_missing_device_is_missing_and_a_broken_file_is_given(monkeypatch: pyt
 
     refuse(RuntimeError("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1"))
     with pytest.raises(MissingError, match="cannot use that device: CUDA failure 100"):
-        open_voice("voice_gru", "cpu")
+        open_voice("voice", "cpu")
     refuse(RuntimeError("Protobuf parsing failed"))
     with pytest.raises(GivenError, match="export it again"):
-        open_voice("voice_gru", "cpu")
+        open_voice("voice", "cpu")
 
 
 def test_a_gpu_that_onnxruntime_quietly_left_for_the_cpu_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,7 @@ def test_a_gpu_that_onnxruntime_quietly_left_for_the_cpu_is_missing(monkeypatch:
     monkeypatch.setattr("clser.engine.backends.onnx.onnx_providers", lambda _: providers)
     monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", lambda *_, **__: Session([], []))
     with pytest.raises(MissingError, match="could not load its CUDA provider"):
-        OnnxVoice("voice_gru", "cuda:0")
+        OnnxVoice("voice", "cuda:0")
 
 
 def test_a_model_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ class FakeSession:
 
 def with_session(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> OnnxVoice:
     monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", lambda *_, **__: session)
-    return OnnxVoice("voice_gru", "cpu")
+    return OnnxVoice("voice", "cpu")
 
 
 def test_a_model_that_breaks_the_contract_is_refused_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

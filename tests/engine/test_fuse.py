@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clser.engine.fuse import FuseConfig, Judge
-from clser.models.labels import CIRCUMPLEX, HEADS, PUBLISHED
+from clser.models.labels import CIRCUMPLEX, HEADS, NONE, PUBLISHED
 
 LOGITS = st.lists(st.floats(-60, 60, width=32), min_size=len(HEADS), max_size=len(HEADS))
 
@@ -82,3 +82,56 @@ def test_a_model_without_some_heads_gives_those_classes_nothing() -> None:
     card = msgspec.structs.replace(CARD, heads=("happiness", "calm"))
     opinion = Judge(FuseConfig(), card).opinion(np.zeros(2, np.float32))
     assert {name: p for name, p in opinion.probabilities.items() if p} == {"happiness": 0.5, "neutral": 0.5}
+
+
+# --- a head for what is no speech -------------------------------------------------------------------------------------
+
+WITH_NONE = msgspec.structs.replace(CARD, heads=("anger", NONE, "fear", "calm"), abstain_below=0.6)
+
+
+def of_four(*shares: float) -> np.ndarray:
+    return np.log(np.array(shares, np.float32))
+
+
+def test_none_is_taken_out_before_the_emotions_are_told() -> None:
+    judge = Judge(FuseConfig(), WITH_NONE)
+    opinion = judge.opinion(of_four(0.48, 0.4, 0.06, 0.06))
+    assert opinion.none == pytest.approx(0.4, abs=1e-4)
+    assert {name: p for name, p in opinion.probabilities.items() if p} == {"anger": 0.8, "fear": 0.1, "neutral": 0.1}
+    emotional = Judge(FuseConfig(), msgspec.structs.replace(CARD, heads=("anger", "fear", "calm")))
+    alone = emotional.opinion(of_four(0.8, 0.1, 0.1))
+    assert (opinion.arousal, opinion.valence) == (alone.arousal, alone.valence)
+    emotion = judge.emotion(opinion, 16_000)
+    assert (emotion.label, emotion.confidence, emotion.reason) == ("anger", 0.8, None)
+
+
+@pytest.mark.parametrize(("none", "above", "abstains"), [(0.51, 0.5, True), (0.49, 0.5, False), (0.3, 0.25, True)])
+def test_where_it_is_no_speech_no_label_is_given(none: float, above: float, abstains: bool) -> None:
+    judge = Judge(FuseConfig(), msgspec.structs.replace(WITH_NONE, none_above=above))
+    opinion = judge.opinion(of_four((1 - none) * 0.8, none, (1 - none) * 0.2, 1e-9))
+    emotion = judge.emotion(opinion, 16_000)
+    assert emotion.reason == ("not_speech" if abstains else None)
+    assert emotion.abstained is abstains
+    assert emotion.label == (None if abstains else "anger")
+    assert emotion.confidence == pytest.approx(none if abstains else 0.8, abs=1e-4)
+    assert sum(emotion.probabilities.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_reasons_come_in_their_order() -> None:
+    judge = Judge(FuseConfig(), WITH_NONE)
+    nothing, unsure = judge.opinion(of_four(0.01, 0.97, 0.01, 0.01)), judge.opinion(of_four(0.3, 0.1, 0.3, 0.3))
+    assert judge.emotion(nothing, 100, asked=False).reason == "too_short"
+    assert judge.emotion(nothing, 16_000, asked=False).reason == "not_yet"
+    assert judge.emotion(nothing, 16_000).reason == "not_speech"
+    assert judge.emotion(unsure, 16_000).reason == "unsure"
+
+
+def test_a_certain_none_leaves_numbers_that_are_numbers() -> None:
+    opinion = Judge(FuseConfig(), WITH_NONE).opinion(np.array([-300.0, 300.0, -300.0, -300.0], np.float32))
+    assert opinion.none == 1.0
+    assert opinion.probabilities["anger"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_a_model_without_that_head_never_says_it() -> None:
+    judge = Judge(FuseConfig(), msgspec.structs.replace(CARD, none_above=0.0))
+    assert judge.emotion(judge.opinion(logits(fear=1)), 16_000).reason is None

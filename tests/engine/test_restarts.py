@@ -91,13 +91,13 @@ def test_devices_as_they_are_written(compute: str, named: tuple[str, ...]) -> No
     "compute", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda:0,", "cuda:0;cuda:1", "CUDA"]
 )
 def test_devices_that_make_no_sense_are_refused_before_anything_starts(compute: str, tmp_path) -> None:
-    worker = WorkerConfig(VadConfig(network="webrtc"), "voice_gru")
+    worker = WorkerConfig(VadConfig(network="webrtc"), "voice")
     with pytest.raises(GivenError, match=r"give cpu or cuda:N, or several with commas"):
         open_pool(PoolConfig(compute=compute), worker, tmp_path, ManualClock())
 
 
 def test_there_are_as_many_workers_as_devices_at_least(tmp_path) -> None:
-    worker = WorkerConfig(VadConfig(network="webrtc"), "voice_gru")
+    worker = WorkerConfig(VadConfig(network="webrtc"), "voice")
     for workers, expected in ((1, 3), (4, 4)):
         pool = open_pool(PoolConfig(workers=workers, compute="cuda:0,cuda:1,cuda:2"), worker, tmp_path, ManualClock())
         assert pool.workers == expected

@@ -190,7 +190,7 @@ def test_onnx_plays_such_a_file_and_refuses_one_with_a_state(monkeypatch: pytest
     def opened(inputs: list[str], outputs: list[str]) -> OnnxVoice:
         session = WholeSession(inputs, outputs)
         monkeypatch.setattr("clser.engine.backends.onnx.onnxruntime.InferenceSession", lambda *_, **__: session)
-        return OnnxVoice("voice_gru", "cpu")
+        return OnnxVoice("voice", "cpu")
 
     voice = opened(["pcm_BS", "frames_B"], ["logits_B1H"])
     rows = [Row(0, 30, True), Row(1, 60, True)]

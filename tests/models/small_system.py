@@ -1,4 +1,7 @@
-"""A system in one file, as somebody else would write it: a running mean, exactly or by window."""
+"""A system in one file, as somebody else would write it: a running mean, exactly or by window; it may know speakers.
+
+Letters: B rows, T frames, K asked frames, F numbers of the front, D channels, X = 1 + D.
+"""
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 from clser.models.features.logmel import FEATURES
 from clser.models.systems import About, Streams
-from clser.models.tensors import Sequences, real
+from clser.models.tensors import Sequences, picked, real
 
 ABOUT = About("A running mean", "a test")
 
@@ -19,6 +22,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams: Literal["exactly", "window", "end"] = "exactly"
     width: int = 12
     breaks: Literal["", "length"] = ""
+    enrols: bool = False
 
 
 class MeanState(NamedTuple):
@@ -35,32 +39,55 @@ class RunningMean(nn.Module):  # type: ignore[misc]  # torch is not followed: Mo
     def __init__(self, config: Config, heads: Sequence[str]) -> None:
         super().__init__()
         self.heads, self.config = tuple(heads), config
-        self.hear = nn.Linear(FEATURES, config.width)
-        self.answer = nn.Linear(config.width, len(heads))
+        self.enter = nn.Linear(FEATURES, config.width)
+        self.leave = nn.Linear(config.width, len(heads))
         self.streams: Streams = config.streams
 
     def start(self, rows: int) -> Any:
-        zeros = self.hear.weight.new_zeros
+        zeros = self.enter.weight.new_zeros
         return MeanState(zeros(rows, self.config.width), zeros(rows, 1)) if self.streams == "exactly" else ()
 
     def forward(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
+        mean_BKD, after = self.mean(given, state, at_BK)
+        return self.leave(mean_BKD), after
+
+    def mean(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None) -> tuple[Tensor, Any]:
         x_BTF, length_B = given["logmel"]
         real_BT1 = real(length_B, x_BTF.shape[1])[..., None].float()
-        heard_BTD = torch.tanh(self.hear(x_BTF * 0.1)) * real_BT1
+        heard_BTD = torch.tanh(self.enter(x_BTF * 0.1)) * real_BT1
         if self.config.breaks == "length":
             heard_BTD = heard_BTD / int(x_BTF.shape[1])
         if self.streams != "exactly":
             mean_BD = heard_BTD.sum(1) / real_BT1.sum(1).clamp_min(1.0)
-            return self.answer(mean_BD)[:, None], state
+            return mean_BD[:, None], state
         # two frames of the front in one of the system
         sum_BTD = state.sum_BD[:, None] + heard_BTD.cumsum(1)[:, 1::2]
         frames_BT1 = state.frames_B1[:, None] + real_BT1.cumsum(1)[:, 1::2]
         after = MeanState(state.sum_BD + heard_BTD.sum(1), state.frames_B1 + real_BT1.sum(1))
         if at_BK is not None:
-            rows = torch.arange(len(at_BK))[:, None]
-            sum_BTD, frames_BT1 = sum_BTD[rows, at_BK], frames_BT1[rows, at_BK]
-        return self.answer(sum_BTD / frames_BT1.clamp_min(1.0)), after
+            sum_BTD, frames_BT1 = picked(sum_BTD, at_BK), picked(frames_BT1, at_BK)
+        return sum_BTD / frames_BT1.clamp_min(1.0), after
+
+
+class KnowingMean(RunningMean):
+    """It answers from how the mean differs from the speaker's usual one."""
+
+    def __init__(self, config: Config, heads: Sequence[str]) -> None:
+        super().__init__(config, heads)
+        self.speaker_numbers = 1 + config.width
+
+    def hear(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
+        mean_BKD, after = self.mean(given, state, at_BK)
+        return torch.cat((torch.ones_like(mean_BKD[..., :1]), mean_BKD), -1), after
+
+    def answer(self, e_BKX: Tensor, speaker_BX: Tensor) -> Tensor:
+        usual_BD = speaker_BX[:, 1:] / (1.0 + speaker_BX[:, :1])
+        return self.leave(e_BKX[..., 1:] - usual_BD[:, None])
+
+    def forward(self, given: Mapping[str, Sequences], state: Any, at_BK: Tensor | None = None) -> tuple[Tensor, Any]:
+        e_BKX, after = self.hear(given, state, at_BK)
+        return self.answer(e_BKX, e_BKX.new_zeros(len(e_BKX), self.speaker_numbers)), after
 
 
 def build(config: Config, heads: Sequence[str]) -> RunningMean:
-    return RunningMean(config, heads)
+    return (KnowingMean if config.enrols else RunningMean)(config, heads)

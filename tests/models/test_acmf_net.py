@@ -175,7 +175,7 @@ def test_inputs_become_z_scores():
         plain = source.standard(made[name].x_BTD).flatten(0, 1)
         assert torch.allclose(plain.mean(0), torch.zeros(WIDTH[name]), atol=1e-4)
         assert torch.allclose(plain.std(0), torch.ones(WIDTH[name]), atol=1e-3)
-    assert net.encoder.usual.mean_F.any()
+    assert net.encoder.mean_M.any()
     # and they are saved with the weights
     other = small()
     other.load_state_dict(net.state_dict())

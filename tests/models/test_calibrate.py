@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from clser.models import calibrate
 from clser.models.data.corpora import Clip
 from clser.models.evaluate import ece, published, softmax
-from clser.models.labels import HEADS, PUBLISHED, PUBLISHED_AS
+from clser.models.labels import HEADS, NONE, PUBLISHED, PUBLISHED_AS
 
 pytestmark = pytest.mark.torch
 
@@ -51,3 +51,17 @@ def test_weights_count_corpora_and_classes_alike():
     weight = calibrate.balance(clips)
     assert weight.sum() == pytest.approx(1.0)
     assert [weight[:6].sum(), weight[6:8].sum(), weight[8]] == pytest.approx([0.25, 0.25, 0.5])
+
+
+def test_a_head_for_no_voice_is_calibrated_beside_the_published_classes():
+    random = np.random.default_rng(1)
+    heads = (*HEADS, NONE)
+    logits = random.normal(0.0, 1.5, (4000, len(heads)))
+    clips = [clip_of(heads[random.choice(len(heads), p=p)]) for p in softmax(logits)]
+    found = calibrate.fit(2.0 * logits, clips, heads=heads)
+    assert found.temperature == pytest.approx(2.0, rel=0.1)
+    assert len(found.offsets) == len(heads)
+    assert np.abs(found.offsets).max() < 0.3
+    seven = published(softmax(logits), heads)
+    assert seven.shape == (4000, len(PUBLISHED))
+    assert seven.sum(1) == pytest.approx(1.0 - softmax(logits)[:, -1])

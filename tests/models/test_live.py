@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from clser.models import systems
 from clser.models.errors import GivenError
+from clser.models.export import HEARD_LOOSER
 from clser.models.features.fronts import front
 from clser.models.labels import HEADS
 from clser.models.live import Fronts, Live, Windowed, card, live, windows
@@ -18,7 +19,7 @@ from clser.models.tensors import Sequences, leaves
 pytestmark = pytest.mark.torch
 CLOSE = 1e-4
 HERE = [Path(__file__).parent]
-OURS = ["voice_gru", "voice_mamba", "small_system"]
+OURS = [("voice", {}), ("small_system", {}), ("small_system", {"enrols": True})]
 
 
 def system(name, **settings):
@@ -34,20 +35,32 @@ def zeros(net, rows):
     return [torch.zeros(rows, *shape) for shape in net.shapes()]
 
 
-@pytest.mark.parametrize("name", OURS)
+def speakers(net, rows, seed=1):
+    """What is known of one speaker a row, as an argument of the network; nothing where it takes none."""
+    random = torch.Generator().manual_seed(seed)
+    return [torch.rand(rows, net.speaker_numbers, generator=random)] if net.speaker_numbers else []
+
+
+@pytest.mark.parametrize(("name", "settings"), OURS)
 @torch.no_grad()
-def test_streamed_equals_whole_and_company_makes_no_difference(name):
-    net = live(system(name)).eval()
+def test_streamed_equals_whole_and_company_makes_no_difference(name, settings):
+    net = live(system(name, **settings)).eval()
     frame, frames = net.system.frame_samples, 11
+    known = speakers(net, 3)
     pcm_BS, real_B = sound(3, frames * frame), torch.tensor([11, 4, 7])
-    whole, *end = net(pcm_BS, real_B, *zeros(net, 3))
+    whole, *end = net(pcm_BS, real_B, *known, *zeros(net, 3))
+    heard_of_all = [end.pop(0) for _ in known]
     state, done, parts = zeros(net, 3), torch.zeros(3, dtype=torch.long), []
     for size in (1, 4, 2, 3, 1):
         count_B = (real_B - done).clamp(0, size)
         part_BS = torch.zeros(3, size * frame)
         for row, count in enumerate(count_B.tolist()):
             part_BS[row, : count * frame] = pcm_BS[row, done[row] * frame : (done[row] + count) * frame]
-        logits, *state = net(part_BS, count_B, *state)
+        logits, *state = net(part_BS, count_B, *known, *state)
+        for heard_BX, expected_BX in zip([state.pop(0) for _ in known], heard_of_all, strict=True):
+            ends = (count_B > 0) & (done + count_B == real_B)
+            assert torch.allclose(heard_BX[ends], expected_BX[ends], atol=HEARD_LOOSER * CLOSE)
+            assert not heard_BX[count_B == 0].any()
         parts.append([logits[row, :count] for row, count in enumerate(count_B.tolist())])
         done += count_B
     for row, count in enumerate(real_B.tolist()):
@@ -56,10 +69,23 @@ def test_streamed_equals_whole_and_company_makes_no_difference(name):
     assert all(torch.allclose(a, b, atol=CLOSE, rtol=CLOSE) for a, b in zip(state, end, strict=True))
 
 
+@torch.no_grad()
+def test_what_an_utterance_tells_does_not_depend_on_its_speaker_and_the_answer_does():
+    net = live(system("small_system", enrols=True))
+    pcm_BS, real_B = sound(2, 5 * 1280), torch.tensor([5, 3])
+    nobody, somebody = (net(pcm_BS, real_B, known, *zeros(net, 2)) for known in (torch.zeros(2, 13), *speakers(net, 2)))
+    assert not torch.equal(nobody[0], somebody[0])
+    assert all(torch.equal(a, b) for a, b in zip(nobody[1:], somebody[1:], strict=True))
+    assert nobody[1][:, 0].tolist() == [1.0, 1.0]
+    given, _ = net.fronts(pcm_BS, real_B, net.fronts.start(2))
+    assert torch.equal(net.system(given, net.system.start(2))[0], nobody[0]), "called as any system it knows nobody"
+
+
 def test_the_states_names_are_those_of_its_fields_in_their_order():
-    net = live(system("voice_gru"))
+    net = live(system("voice"))
     names = list(net.state_names())
-    assert names[:3] == ["logmel_tail_BS", "logmel_low_BS", "level_B1"]
+    assert names[:2] == ["logmel_tail_BS", "logmel_low_BS"]
+    assert {"level_B1", "manner_sums_BZ", "layers_0_recent_BKD"} < set(names)
     assert len(names) == len(set(names)) == len(net.shapes()) == len(list(leaves(net.start(2))))
 
 
@@ -112,6 +138,9 @@ def test_the_card_says_how_it_streams():
     said = card(system("small_system", streams="window"), about)
     assert (said["contract"], said["streams"], said["window_frames"], said["hop_frames"]) == (2, "window", 20, 5)
     assert said["frame_samples"] == 1280
+    assert said["speaker_numbers"] == card(system("small_system"), about)["speaker_numbers"] == 0
+    assert card(system("small_system", enrols=True), about)["speaker_numbers"] == 13
+    assert card(system("small_system", enrols=True, streams="window"), about)["speaker_numbers"] == 0
 
 
 def test_words_are_said_to_be_missing():
@@ -145,12 +174,19 @@ def test_what_cannot_run_live_is_refused(changes, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("voice_mamba", {}), ("small_system", {}), ("small_system", {"streams": "window"})]
+    ("name", "settings"),
+    [
+        ("voice", {}),
+        ("small_system", {}),
+        ("small_system", {"enrols": True}),
+        ("small_system", {"streams": "window"}),
+    ],
 )
 def test_nothing_is_made_on_another_device(name, settings):
     """On torch's `meta`, where a tensor left behind on the CPU is an error as it is on a GPU."""
     net = live(system(name, **settings)).to("meta")
-    state = [torch.zeros(2, *shape, device="meta") for shape in net.shapes()] if isinstance(net, Live) else []
+    state = [*speakers(net, 2), *zeros(net, 2)] if isinstance(net, Live) else []
+    state = [tensor.to("meta") for tensor in state]
     samples, frames = net.system.frame_samples, torch.tensor([3, 2], device="meta")
     with torch.inference_mode():
         said = net(torch.zeros(2, 3 * samples, device="meta"), frames, *state)

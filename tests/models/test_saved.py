@@ -74,7 +74,7 @@ def test_the_digest_is_of_the_weights_alone(system, about, tmp_path):
     ).digest
     assert one == other
     with torch.no_grad():
-        system.answer.bias[0] += 1e-6
+        system.leave.bias[0] += 1e-6
     assert saved.about_of(saved.save(tmp_path / "c.safetensors", system, about)).digest != one
 
 
@@ -83,7 +83,7 @@ def test_changed_weights_are_noticed(system, about, zoo, tmp_path):
     weights = load_file(str(path))
     with safe_open(str(path), "pt") as file:
         said = file.metadata()
-    weights["answer.bias"] = weights["answer.bias"] + 1.0
+    weights["leave.bias"] = weights["leave.bias"] + 1.0
     save_file(weights, str(path), said)
     with pytest.raises(GivenError, match="not those it was saved with"):
         saved.load(path, zoo)

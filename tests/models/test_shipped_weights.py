@@ -1,5 +1,6 @@
 """The shipped files: the contract an engine relies on, with onnxruntime alone; and that torch answers the same."""
 
+import hashlib
 import json
 from importlib import resources
 
@@ -7,15 +8,21 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from clser.models.labels import HEADS
+from clser.models.both_live import Fuser
+from clser.models.evaluate import softmax
+from clser.models.labels import HEADS, NONE
+from clser.models.words_live import Reader
 
 CLOSE = 1e-4
-FRAME = 640
+FRAME = 1280
+ROOM = 16_000_000
+"""Bytes of all that ships, weights to train on from among it."""
+WEIGHTS = resources.files("clser.models.weights")
 
 
-@pytest.fixture(scope="module")
-def session():
-    path = resources.files("clser.models.weights") / "voice_gru.onnx"
+@pytest.fixture(scope="module", params=["voice", "voice_licensed"])
+def session(request):
+    path = WEIGHTS / f"{request.param}.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -25,9 +32,12 @@ def zeros(session, rows):
     return {i.name: np.zeros((rows, *i.shape[1:]), np.float32) for i in session.get_inputs()[2:]}
 
 
-def play(session, pcm, frames, state):
-    logits, *after = session.run(None, {"pcm_BS": pcm, "frames_B": np.array(frames, np.int64), **state})
-    return logits, dict(zip(state, after, strict=True))
+def play(session, pcm, frames, given):
+    """The probabilities, and what to give to the next call: the state that comes back, and the same knowledge of speakers."""
+    logits, heard, *after = session.run(None, {"pcm_BS": pcm, "frames_B": np.array(frames, np.int64), **given})
+    assert np.isfinite(logits).all() and np.isfinite(heard).all()
+    states = [name for name in given if name.startswith("state_")]
+    return softmax(logits), {"speaker_BX": given["speaker_BX"], **dict(zip(states, after, strict=True))}
 
 
 def sound(rows, frames, seed=0):
@@ -36,19 +46,26 @@ def sound(rows, frames, seed=0):
 
 def test_names_shapes_and_size(session):
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    assert [i.name for i in inputs[:2]] == ["pcm_BS", "frames_B"]
-    assert outputs[0].name == "logits_BTH"
-    assert all(i.name.startswith("state_") for i in inputs[2:])
-    assert [o.name for o in outputs[1:]] == [i.name.replace("state_", "next_") for i in inputs[2:]]
-    assert sum(int(np.prod(i.shape[1:])) for i in inputs[2:]) * 4 <= 64 * 1024
-    assert (resources.files("clser.models.weights") / "voice_gru.onnx").stat().st_size <= 2 * 1024 * 1024
+    assert [i.name for i in inputs[:3]] == ["pcm_BS", "frames_B", "speaker_BX"]
+    assert [o.name for o in outputs[:2]] == ["logits_BTH", "heard_BX"]
+    assert all(i.name.startswith("state_") for i in inputs[3:])
+    assert [o.name for o in outputs[2:]] == [i.name.replace("state_", "next_", 1) for i in inputs[3:]]
+    assert sum(int(np.prod(i.shape[1:])) for i in inputs[2:]) * 4 <= 128 * 1024
+
+
+def test_all_that_ships_is_small_and_what_the_list_says():
+    files = [path for path in WEIGHTS.iterdir() if path.name.endswith((".onnx", ".safetensors"))]
+    assert sum(len(path.read_bytes()) for path in files) <= ROOM
+    said = json.loads((WEIGHTS / "digests.json").read_bytes())
+    assert said == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
 
 def test_metadata(session):
     about = json.loads(session.get_modelmeta().custom_metadata_map["clser"])
     assert about["contract"] == 1
-    assert about["heads"] == list(HEADS)
+    assert about["heads"] == [*(head for head in HEADS if head in about["heads"]), NONE]
     assert (about["sample_rate_hz"], about["frame_samples"]) == (16_000, FRAME)
+    assert about["speaker_numbers"] == session.get_inputs()[2].shape[1]
     assert 1 / 7 < about["abstain_below"] < 1
     assert {"name", "version", "least_s", "affect_source", "licence", "trained_on"} <= set(about)
 
@@ -89,17 +106,35 @@ def test_silence_and_full_scale_give_finite_answers(session):
         assert all(np.isfinite(value).all() for value in after.values())
 
 
-@pytest.mark.torch
-def test_torch_answers_the_same():
-    pytest.importorskip("torch")
-    from safetensors.torch import load
+def test_the_words_that_ship_are_read_in_any_language_and_joined_with_the_voice():
+    with resources.as_file(WEIGHTS / "words.onnx") as words, resources.as_file(WEIGHTS / "both.onnx") as both:
+        reader, fuser = Reader(words), Fuser(both)
+    texts = ["I am so happy, this is wonderful!", "I hate you, get out!", "I am so scared", "Estoy muy triste hoy", ""]
+    read = reader.read(texts)
+    said = [reader.heads[n] for n in read.logits_BH.argmax(1)]
+    assert said == ["happiness", "anger", "fear", "sadness", "neutral"]
+    assert fuser.heads == (*HEADS, NONE)
+    assert fuser.words_heads == reader.heads
+    voice = np.random.default_rng(0).normal(size=(len(texts), len(fuser.heads))).astype(np.float32)
+    nothing = np.zeros(len(texts), np.float32)
+    alone = fuser.fuse(voice, read.logits_BH, read.vector_BD, nothing, nothing)
+    assert np.allclose(softmax(alone.logits_BH), softmax(voice), atol=1e-6)
+    heard = fuser.fuse(voice, read.logits_BH, read.vector_BD, nothing + 1.0, nothing)
+    mistrusted = fuser.fuse(voice, read.logits_BH, read.vector_BD, nothing + 1.0, nothing + 1.0)
+    assert (mistrusted.weights_B2[:, 1] < heard.weights_B2[:, 1]).mean() > 0.7
 
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["voice", "voice_licensed"])
+def test_torch_answers_the_same(name):
+    pytest.importorskip("torch")
+    from clser.models import saved
     from clser.models.export import parity
     from clser.models.live import live
-    from clser.models.zoo.voice_gru import VoiceGru
 
-    net = VoiceGru()
-    weights = resources.files("clser.models.weights")
-    net.load_state_dict(load((weights / "voice_gru.safetensors").read_bytes()))
-    with resources.as_file(weights / "voice_gru.onnx") as path:
-        assert parity(live(net.eval()).eval(), path) < CLOSE
+    with (
+        resources.as_file(WEIGHTS / f"{name}.safetensors") as weights,
+        resources.as_file(WEIGHTS / f"{name}.onnx") as path,
+    ):
+        system, about = saved.load(weights)
+        assert parity(live(system, about.calibration).eval(), path) < CLOSE
