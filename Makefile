@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 help:            ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/base        ## play the bundled clip through the engine, in the console
+demo: $(VENV)/words       ## play the bundled clip through the engine, in the console
 	@$(BIN)/clser-stream --demo
 
 test: $(VENV)/train       ## every test
@@ -52,10 +52,14 @@ $(VENV)/base: $(VENV)/made pyproject.toml
 	$(PIP) -e .
 	touch $@
 
+$(VENV)/words: $(VENV)/base
+	$(PIP) -e ".[sphinx]" || echo "pocketsphinx cannot be installed here: the demo runs without words"
+	touch $@
+
 $(VENV)/dev: $(VENV)/base
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev,sphinx,whisper]"
 	touch $@
 
 $(VENV)/train: $(VENV)/dev
-	$(PIP) -e ".[dev,train]"
+	$(PIP) -e ".[dev,sphinx,train,whisper]"
 	touch $@

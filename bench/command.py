@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import math
 import os
 import signal
 import sys
@@ -11,8 +10,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from clser.bench import bus, capacity, latency, overload, plot, soak, unvoiced, vad
-from clser.bench.card import Setup, make_card
+from clser.bench import asr, asr_options, bus, capacity, latency, overload, plot, soak, unvoiced, vad
+from clser.bench.amounts import amount, count, count_or_none, counts
+from clser.bench.card import QUIETLY, Setup, make_card
 from clser.bench.stats import rounded
 from clser.clients.commands import shell
 from clser.engine.errors import GivenError, MissingError
@@ -21,7 +21,6 @@ Line = dict[str, object]
 Outcome = tuple[Line, list[str], plot.Values]
 """What the JSON line holds beside the card, the table for people, and values to draw."""
 CORPORA = "CLSER_CORPORA"
-MOST = 1000
 
 
 def main() -> NoReturn:
@@ -38,7 +37,7 @@ def _main() -> int:
 
 def measure(options: argparse.Namespace) -> None:
     """Card, table, JSON line; the figures as a picture, if asked for."""
-    setup = Setup(options.config, tuple(options.set), options.seed, _corpora(options))
+    setup = Setup(options.config, (*QUIETLY, *options.set), options.seed, _corpora(options))
     card = make_card(options.bench, setup)
     print("\n".join(card.lines()), flush=True)
     figures, table, values = options.measure(setup, options)
@@ -94,6 +93,11 @@ def _vad(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, vad.table(line), {}
 
 
+def _asr(setup: Setup, options: argparse.Namespace) -> Outcome:
+    line = asr.measure(setup, asr_options.asked(options))
+    return line, asr.table(line), {}
+
+
 def _unvoiced(setup: Setup, options: argparse.Namespace) -> Outcome:
     line = unvoiced.measure(setup, options.minutes)
     return line, unvoiced.table(line), {}
@@ -137,6 +141,12 @@ def _prosody(setup: Setup, options: argparse.Namespace) -> Outcome:
     return line, prosody.table(line), {}
 
 
+def _bimodal(setup: Setup, options: argparse.Namespace) -> Outcome:
+    bimodal = _with_torch("bimodal")
+    line = bimodal.run(setup, options.threads, options.utterances)
+    return line, bimodal.table(line), {}
+
+
 def _scan(setup: Setup, options: argparse.Namespace) -> Outcome:
     del setup
     scan = _with_torch("scan")
@@ -174,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     _soak_options(benches.add_parser("soak", help="whether it holds for hours, workers killed", allow_abbrev=False))
     _bus_options(benches.add_parser("bus", help="what the bus alone costs", allow_abbrev=False))
     _vad_options(benches.add_parser("vad", help="how well speech is found", allow_abbrev=False))
+    _recognition_options(benches.add_parser("asr", help="how right recognisers are, how soon", allow_abbrev=False))
     _unvoiced_options(
         benches.add_parser("unvoiced", help="how often an emotion is named where nobody speaks", allow_abbrev=False)
     )
@@ -188,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _cost_options(benches.add_parser("cost", help="what an answer of each system costs", allow_abbrev=False))
     _prosody_options(benches.add_parser("prosody", help="how well the pitch is found", allow_abbrev=False))
+    _bimodal_options(benches.add_parser("bimodal", help="what full-size voice and words cost", allow_abbrev=False))
     _scan_options(benches.add_parser("scan", help="what selective scans cost", allow_abbrev=False))
     return parser
 
@@ -209,7 +221,7 @@ def _latency_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument("--short", action="store_true", help=f"{latency.SHORT} utterances, no p99 (some 2.5 minutes)")
     parser.add_argument(
-        "--utterances", type=_count, metavar="N", help=f"how many, apart from the cold first one ({latency.UTTERANCES})"
+        "--utterances", type=count, metavar="N", help=f"how many, apart from the cold first one ({latency.UTTERANCES})"
     )
     parser.set_defaults(measure=_latency)
 
@@ -218,31 +230,31 @@ def _capacity_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
         "--streams",
-        type=_counts,
+        type=counts,
         default=[1, 8, 32, 64, 100, 128],
         metavar="N,N,...",
         help="how many at once, run after run (1,8,32,64,100,128)",
     )
     parser.add_argument("--duty", type=float, default=1.0, metavar="SHARE", help="of the time that is speech (1.0)")
-    parser.add_argument("--seconds", type=_amount, default=30.0, metavar="S", help="a run, after 3 s of warm-up (30)")
+    parser.add_argument("--seconds", type=amount, default=30.0, metavar="S", help="a run, after 3 s of warm-up (30)")
     parser.set_defaults(measure=_capacity)
 
 
 def _overload_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
-        "--capacity", type=_count, metavar="N", help="streams that are carried (found out, in runs of 10 s)"
+        "--capacity", type=count, metavar="N", help="streams that are carried (found out, in runs of 10 s)"
     )
     parser.add_argument(
         "--factor",
-        type=_amount,
+        type=amount,
         default=overload.FACTOR,
         metavar="F",
         help=f"so many times that come ({overload.FACTOR:g})",
     )
     parser.add_argument(
         "--seconds",
-        type=_amount,
+        type=amount,
         default=overload.SECONDS,
         metavar="S",
         help=f"then the load falls to half of the capacity ({overload.SECONDS:g}, and {overload.AFTER_S:g} after it)",
@@ -253,14 +265,14 @@ def _overload_options(parser: argparse.ArgumentParser) -> None:
 def _soak_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
-        "--minutes", type=_amount, required=True, metavar="M", help=f"after {soak.WARM_UP_S:.0f} s of warm-up"
+        "--minutes", type=amount, required=True, metavar="M", help=f"after {soak.WARM_UP_S:.0f} s of warm-up"
     )
     parser.add_argument(
-        "--streams", type=_count, metavar="N", help=f"how many: 80 %% of what capacity finds ({soak.STREAMS})"
+        "--streams", type=count, metavar="N", help=f"how many: 80 %% of what capacity finds ({soak.STREAMS})"
     )
     parser.add_argument("--duty", type=float, default=1.0, metavar="SHARE", help="of the time that is speech (1.0)")
     parser.add_argument(
-        "--kills", type=_count_or_none, default=0, metavar="K", help="workers to kill, evenly over it (0)"
+        "--kills", type=count_or_none, default=0, metavar="K", help="workers to kill, evenly over it (0)"
     )
     parser.set_defaults(measure=_soak)
 
@@ -272,10 +284,16 @@ def _bus_options(parser: argparse.ArgumentParser) -> None:
 
 def _vad_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
-    parser.add_argument("--minutes", type=_amount, default=vad.MINUTES, metavar="M", help="of mixed sound to make (60)")
+    parser.add_argument("--minutes", type=amount, default=vad.MINUTES, metavar="M", help="of mixed sound to make (60)")
     parser.add_argument("--segments", type=Path, metavar="CSV", help="labelled turns: file, start_s, end_s")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="the recordings they name (beside the CSV)")
     parser.set_defaults(measure=_vad)
+
+
+def _recognition_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    asr_options.add(parser, amount)
+    parser.set_defaults(measure=_asr)
 
 
 def _unvoiced_options(parser: argparse.ArgumentParser) -> None:
@@ -285,7 +303,7 @@ def _unvoiced_options(parser: argparse.ArgumentParser) -> None:
         help="a shipped model or an .onnx file, instead of the config's",
     )  # fmt: skip
     parser.add_argument(
-        "--minutes", type=_amount, default=unvoiced.MINUTES, metavar="M", help=f"of each kind ({unvoiced.MINUTES:g})"
+        "--minutes", type=amount, default=unvoiced.MINUTES, metavar="M", help=f"of each kind ({unvoiced.MINUTES:g})"
     )
     parser.set_defaults(measure=_unvoiced)
 
@@ -337,42 +355,25 @@ def _prosody_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", choices=("praat", "harvest"), default="praat", help="whose pitch is right (praat)"
     )
-    parser.add_argument("--clips", type=_count, default=60, metavar="N", help="how many in all (60)")
+    parser.add_argument("--clips", type=count, default=60, metavar="N", help="how many in all (60)")
     parser.add_argument("--tuned", action="store_true", help="the clips that the tracker was tuned on")
     parser.set_defaults(measure=_prosody)
+
+
+def _bimodal_options(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument("--threads", type=count, default=2, metavar="N", help="of all computing (2)")
+    parser.add_argument("--utterances", type=count, default=5, metavar="N", help="of 5 s each (5)")
+    parser.set_defaults(measure=_bimodal)
 
 
 def _scan_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
-        "--lengths", type=_counts, default=[1, 3, 10, 30, 60, 180, 600], metavar="S,S,...",
+        "--lengths", type=counts, default=[1, 3, 10, 30, 60, 180, 600], metavar="S,S,...",
         help="seconds of sound (1,3,10,30,60,180,600)",
     )  # fmt: skip
     parser.set_defaults(measure=_scan)
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 to {MOST}")
-    return int(text)
-
-
-def _count_or_none(text: str) -> int:
-    return 0 if text.strip() == "0" else _count(text)
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.1 <= value <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0.1 to {MOST}")
-    return value
 
 
 if __name__ == "__main__":

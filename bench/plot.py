@@ -13,8 +13,8 @@ Line = dict[str, Any]
 Values = dict[str, list[float]]
 """What the line only sums up."""
 
-OF_OTHERS = ("accuracy", "scan", "trust")
-"""Benchmarks that do not run the engine's model."""
+OF_OTHERS = ("accuracy", "asr", "scan", "trust")
+"""Benchmarks of something else than the engine's model."""
 
 
 def draw(line: Line, values: Values, folder: Path) -> str:
@@ -33,6 +33,7 @@ def draw(line: Line, values: Values, folder: Path) -> str:
         "soak": _soak,
         "bus": _bus,
         "vad": _vad,
+        "asr": _asr,
         "accuracy": _accuracy,
         "scan": _scan,
         "trust": _trust,
@@ -145,6 +146,25 @@ def _vad(figure: Any, line: Line, values: Values) -> None:
     for axes in (auc, onset):
         axes.tick_params(axis="x", rotation=45)
         axes.legend()
+
+
+def _asr(figure: Any, line: Line, values: Values) -> None:
+    del values
+    wrong, wait = figure.subplots(1, 2)
+    there = {name: row for name, row in line["recognisers"].items() if not row["reason"]}
+    for place, way in enumerate(("whole", "stepped", "streamed")):
+        rates = [(at, row["wer"][way]) for at, row in enumerate(there.values()) if row["wer"][way]["value"] is not None]
+        heights = np.array([100 * each["value"] for _, each in rates])
+        reach = np.abs(100 * np.array([(each["low"], each["high"]) for _, each in rates]).reshape(-1, 2).T - heights)
+        wrong.bar([at + 0.25 * place for at, _ in rates], heights, 0.25, yerr=reach, capsize=2, label=way)
+    spreads = [row["commit_delay_ms"] for row in there.values()]
+    for place, part in enumerate(("p50", "p95")):
+        wait.bar(np.arange(len(there)) + 0.25 * place, [each[part] or 0 for each in spreads], 0.25, label=part)
+    wrong.set(ylabel="words wrong, per cent", ylim=(0, None))
+    wait.set(ylabel="from the end of a word until it is settled, ms")
+    for axes in (wrong, wait):
+        axes.set_xticks(np.arange(len(there)) + 0.25, list(there))
+        axes.legend(fontsize=7)
 
 
 def _accuracy(figure: Any, line: Line, values: Values) -> None:

@@ -19,8 +19,7 @@ from clser.engine.config import Config
 from clser.engine.jobs import Row
 from clser.engine.records import SAMPLE_RATE_HZ
 from clser.engine.segment import Ended, Segmenter, Started
-from clser.engine.stream import levels_dbfs
-from clser.engine.vad import Gate, VadConfig
+from clser.engine.vad import Gate, VadConfig, levels_dbfs
 
 NETWORKS = ("silero", "webrtc")
 MINUTES = 60.0

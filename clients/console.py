@@ -19,7 +19,7 @@ from rich.text import Text
 
 from clser.clients import draw
 from clser.clients.lines import line
-from clser.clients.views import EngineView
+from clser.clients.views import EMPTY, Bars, EngineView
 from clser.engine.records import Message, Result
 
 FRAMES_PER_S = 12
@@ -52,7 +52,7 @@ class Console:
         self._terminal = terminal or Terminal()
         self._unix_us = unix_us
         self._view = EngineView(title, endpoint, model)
-        self._eased: dict[str, dict[str, float]] = {}
+        self._eased: dict[str, Bars] = {}
         self._drawn: list[Text] = []
         self._size = (0, 0)
         self._changed = True
@@ -66,12 +66,24 @@ class Console:
     def show(self, message: Message) -> None:
         self._view.take(message, self._unix_us())
         if isinstance(message, Result) and message.final:
-            self._finals = [*self._finals, message][-LAST_SHOWN:]
+            self._keep(message)
         self._changed = True
+
+    def _keep(self, final: Result) -> None:
+        place = [(old.stream, old.utterance) for old in self._finals]
+        if final.stage == "amended" and (amends := (final.stream, final.utterance)) in place:
+            self._finals[place.index(amends)] = final
+        else:
+            self._finals = [*self._finals, final][-LAST_SHOWN:]
 
     def at(self, endpoint: str, state: str) -> None:
         """Where it publishes, and how it is."""
         self._view.endpoint, self._view.state = endpoint, state
+        self._changed = True
+
+    def writes(self, recogniser: str) -> None:
+        """Who writes down what is said."""
+        self._view.recogniser = recogniser
         self._changed = True
 
     def note(self, words: str) -> None:
@@ -156,15 +168,14 @@ class Console:
     def _ease(self) -> bool:
         """Move the bars on; whether they are still moving."""
         moving = False
-        eased: dict[str, dict[str, float]] = {}
+        eased: dict[str, Bars] = {}
         for view in self._view.streams:
-            before = self._eased.get(view.name, {})
-            after = eased[view.name] = {}
-            for name, aim in view.bars.items():
-                at = before.get(name, 0.0)
-                settled = abs(aim - at) < SETTLED
-                after[name] = aim if settled else at + EASE * (aim - at)
-                moving = moving or not settled
+            aims = view.bars
+            moved = [nearer(at, aim) for at, aim in zip(self._eased.get(view.name, EMPTY), aims, strict=True)]
+            after = eased[view.name] = Bars(*moved)
+            moving = moving or any(
+                at != aim.get(name, 0.0) for bars, aim in zip(after, aims, strict=True) for name, at in bars.items()
+            )
         self._eased = eased
         return moving
 
@@ -179,3 +190,12 @@ class Console:
     def _write(self, words: str) -> None:
         self._terminal.file.write(words)
         self._terminal.file.flush()
+
+
+def nearer(bars: dict[str, float], aims: dict[str, float]) -> dict[str, float]:
+    """The bars a step further on their way; what is aimed at no more sinks to nothing."""
+    after = {}
+    for name in {**aims, **bars}:
+        at, aim = bars.get(name, 0.0), aims.get(name, 0.0)
+        after[name] = aim if abs(aim - at) < SETTLED else at + EASE * (aim - at)
+    return after

@@ -3,26 +3,29 @@
 Widths are in cells. Every line is exactly as wide as asked for, so that a painter can compare and replace them one by one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from clser.clients.lines import said
-from clser.clients.strokes import ALERT, BOLD, DIM, FAINT, LEVEL, PLAIN, RISING, STYLES, bar, fit, gauge, short
-from clser.clients.views import EngineView, StreamView, latency_ms
+from clser.clients.bars import LEAST_BESIDE, abreast, apart, together
+from clser.clients.lines import said, words_of
+from clser.clients.strokes import ALERT, BOLD, DIM, FAINT, LEVEL, PLAIN, RISING, STYLES, bar, fit, fit_end, short
+from clser.clients.views import Bars, EngineView, StreamView, latency_ms
 from clser.engine.records import Result
 from clser.models.labels import PUBLISHED
 
 FULL_ROWS = 11
 """Rows of a stream drawn in full, without its recent finals: two of frame, level, label, seven bars."""
+WRITTEN_ROWS = FULL_ROWS + 2
+"""The same where its words are written down: they have a line, and what they count has one."""
 MIDDLE_ROWS = 5
 """Rows of a stream with all its bars side by side: two of frame, level, label, bars."""
 LEAST_WIDTH = 60
+WIDE = 110
+"""From this width on a line of the past has room for its words and for numbers."""
 FLOOR_DBFS = -60.0
-
-Bars = Mapping[str, float]
 
 
 def picture(engine: EngineView, eased: Mapping[str, Bars], width: int, height: int, note: str = "") -> list[Text]:
@@ -72,13 +75,16 @@ def framed(view: StreamView, bars: Bars, width: int, rows: int) -> list[Text]:
     body = [_meters(view, inner), _headline(view, inner)]
     if rows < FULL_ROWS:
         body[1] = _with_affect(body[1], view, inner)
-        body.append(_bars_abreast(bars, inner))
+        body.append(abreast(bars, inner))
+    elif view.written and rows >= WRITTEN_ROWS:
+        body += apart(view, bars, inner)
+        if inner < LEAST_BESIDE:
+            body[1] = _with_affect(body[1], view, inner)
     else:
-        body += _beside(_bars(view, bars, inner * 11 // 20), _affect(view, inner - inner * 11 // 20 - 3), inner)
+        body += together(view, bars, inner)
     spare = rows - 2 - len(body)
-    words = view.last.text if view.last is not None else None
-    if spare > 0 and words is not None:
-        body.append(fit(Text.assemble((f"“{words.stable}", PLAIN), (words.tail, DIM), "”"), inner))
+    if spare > 0 and view.written:
+        body.append(_words(view, inner))
         spare -= 1
     if spare > 2:
         body.insert(1, Text())
@@ -100,7 +106,7 @@ def compact(view: StreamView, bars: Bars, width: int) -> list[Text]:
     name = fit(Text(view.name, DIM if view.closed else BOLD), min(16, max(6, width // 6)))
     first = Text.assemble(" ", _mark(view), " ", name, " ", bar(_loudness(view), 8, LEVEL), "  ")
     for emotion in PUBLISHED:
-        first.append(RISING[round(8 * min(1.0, bars.get(emotion, 0.0)))], STYLES[emotion])
+        first.append(RISING[round(8 * min(1.0, bars.both.get(emotion, 0.0)))], STYLES[emotion])
     first.append("  ")
     first.append_text(fit(_label(view), 25))
     if view.last is not None:
@@ -133,13 +139,20 @@ def _mark(view: StreamView) -> Text:
 
 def _meters(view: StreamView, width: int) -> Text:
     room = max(4, (width - 42) // 2)
-    delay = "" if view.latency_ms is None else f"{view.latency_ms:.0f} ms behind"
     line = Text.assemble(
         ("level ", DIM), bar(_loudness(view), room, LEVEL), (f" {view.level_dbfs:4.0f} dB   ", DIM),
         ("speech ", DIM), bar(view.speech, room, LEVEL), (f" {view.speech:.2f}", DIM),
     )  # fmt: skip
-    line.append(delay.rjust(max(0, width - line.cell_len)), DIM)
+    free = max(0, width - line.cell_len)
+    line.append(_delay(view, free).rjust(free), DIM)
     return line
+
+
+def _delay(view: StreamView, free: int) -> str:
+    if view.latency_ms is None:
+        return ""
+    said = f"{view.latency_ms:.0f} ms" if view.latency_ms < 1000 else f"{view.latency_ms / 1000:.1f} s"
+    return said + (" behind" if len(said) + len("  behind") <= free else "")
 
 
 def _headline(view: StreamView, width: int) -> Text:
@@ -165,52 +178,41 @@ def _verdict(result: Result, weight: Style = PLAIN) -> Text:
     return Text(said(result), STYLES.get(emotion.label, PLAIN) + weight)
 
 
-def _bars(view: StreamView, bars: Bars, width: int) -> list[Text]:
-    best = max(bars, key=bars.__getitem__) if bars else None
-    lines = []
-    for emotion in PUBLISHED:
-        value = bars.get(emotion, 0.0)
-        name = Text(f"{emotion:<10}", BOLD if emotion == best and view.speaking else DIM)
-        style = STYLES[emotion] if view.speaking else STYLES[emotion] + Style(dim=True)
-        lines.append(Text.assemble(name, bar(value, max(4, width - 16), style), (f" {value:.2f}", DIM)))
-    return lines
-
-
-def _bars_abreast(bars: Bars, width: int) -> Text:
-    """All seven in one row, each with the first letters of its name."""
-    each = width // len(PUBLISHED) - 5
-    line = Text()
-    for emotion in PUBLISHED:
-        line.append_text(
-            Text.assemble((f"{emotion[:3]} ", DIM), bar(bars.get(emotion, 0.0), max(2, each), STYLES[emotion]), " ")
-        )
-    return line
-
-
 def _with_affect(line: Text, view: StreamView, width: int) -> Text:
     words = f"  a {view.arousal:+.1f}  v {view.valence:+.1f}"
     return Text.assemble(fit(line, max(0, width - len(words))), (words, DIM))
 
 
-def _affect(view: StreamView, width: int) -> list[Text]:
-    """Seven rows: arousal and valence, each with a scale from one side to the other."""
-    gauges = []
-    for name, value, low, high in (
-        ("arousal", view.arousal, "calm", "excited"),
-        ("valence", view.valence, "negative", "positive"),
-    ):
-        gauges.append(Text.assemble((f"{name} ", DIM), (f"{value:+.2f}", PLAIN)))
-        gauges.append(Text(low + high.rjust(max(0, width - len(low))), FAINT))
-        gauges.append(gauge(value, width))
-    return [*gauges[:3], Text(), *gauges[3:]]
+def _words(view: StreamView, width: int) -> Text:
+    """What is being said, its end if it is long: what may still change is dim, and all that is not to be trusted."""
+    last = view.last
+    if last is None or last.text is None:
+        return Text()
+    text = last.text
+    if not words_of(last):
+        return Text("no words" if last.final else "", FAINT)
+    language = f" {text.language}" if text.language else ""
+    doubt = "  not sure of these words" if text.suspect else ""
+    before = Text("? " if text.suspect else "", ALERT)
+    after = Text.assemble((doubt, FAINT), (language, FAINT))
+    quoted = Text.assemble("“", (text.stable, DIM if text.suspect else PLAIN), (text.tail, DIM), "”")
+    room = width - before.cell_len - after.cell_len
+    return Text.assemble(before, quoted if quoted.cell_len <= room else fit_end(quoted, room), after)
 
 
 def _past(final: Result, width: int) -> Text:
     span = f"{final.start_s:7.2f}-{final.end_s:<7.2f} "
     line = Text.assemble((span, FAINT), fit(_verdict(final), 26))
-    line.append(f"a {final.arousal:+.1f}  v {final.valence:+.1f}  {latency_ms(final, 0):4.0f} ms", DIM)
-    if final.text is not None:
-        line.append(f"  “{final.text.stable}{final.text.tail}”", DIM)
+    words = words_of(final)
+    if not words or width >= WIDE:
+        line.append(f"a {final.arousal:+.1f}  v {final.valence:+.1f}  ", DIM)
+    if not words:
+        line.append(f"{latency_ms(final, 0):4.0f} ms  ", DIM)
+    if final.stage == "amended":
+        line.append("amended ", FAINT)
+    if words:
+        assert final.text is not None
+        line.append_text(Text.assemble(("? ", ALERT) if final.text.suspect else "", (f"“{words}”", DIM)))
     return fit(line, width)
 
 
@@ -219,7 +221,7 @@ def _past(final: Result, width: int) -> Text:
 
 def header(engine: EngineView, width: int) -> Text:
     left = Text.assemble((f" {engine.title}", BOLD), ("  " + engine.state, LEVEL if engine.state == "ready" else ALERT))
-    left.append(f"  {engine.model}", DIM)
+    left.append(f"  {engine.model}" + (f" + {engine.recogniser}" if engine.recogniser else ""), DIM)
     room = width - left.cell_len - 2
     left.append(short(engine.endpoint, room).rjust(room + 1) if room > 8 else "", FAINT)
     return fit(left, width)
@@ -247,8 +249,3 @@ def footer(engine: EngineView, width: int) -> Text:
 
 def _loudness(view: StreamView) -> float:
     return 1 - view.level_dbfs / FLOOR_DBFS
-
-
-def _beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:
-    wide = max(line.cell_len for line in left)
-    return [fit(Text.assemble(fit(a, wide), "   ", b), width) for a, b in zip(left, right, strict=True)]

@@ -30,11 +30,26 @@ def said(result: Result) -> str:
     return f"not sure ({best} {emotion.confidence:.2f})"
 
 
+def words_of(result: Result) -> str:
+    """What was said, if anything was written down."""
+    return "" if result.text is None else (result.text.stable + result.text.tail).strip()
+
+
 def _result(result: Result) -> str:
     span = f"{result.start_s:.2f}-{result.end_s:.2f} s"
-    words = f'  "{(result.text.stable + result.text.tail).strip()}"' if result.text else ""
     amended = "  (amended)" if result.stage == "amended" else ""
     return (
         f"{result.stream:<9} {span:<13}  {said(result):<14}  "
-        f"(arousal {result.arousal:+.1f}, valence {result.valence:+.1f})  {latency_ms(result, 0):.0f} ms{amended}{words}"
+        f"(arousal {result.arousal:+.1f}, valence {result.valence:+.1f})  {latency_ms(result, 0):.0f} ms{amended}"
+        f"{_quoted(result)}"
     )
+
+
+def _quoted(result: Result) -> str:
+    """The words, with a ~ where they are hardly to be trusted; and how much they counted."""
+    words = words_of(result)
+    if not words:
+        return ""
+    assert result.text is not None
+    share = f" (words {result.weights.words:.2f})" if result.weights.words else ""
+    return f'  "{"~ " if result.text.suspect else ""}{words}"{share}'

@@ -55,3 +55,11 @@ def fit(line: Text, width: int) -> Text:
     line = line.copy()
     line.truncate(max(0, width), overflow="ellipsis", pad=True)
     return line
+
+
+def fit_end(line: Text, width: int) -> Text:
+    """As `fit`, but of what is too long the end is kept."""
+    cut = 0
+    while (over := line[cut:].cell_len - max(0, width - (cut > 0))) > 0:
+        cut += max(1, over // 2)  # a letter may be two cells wide
+    return fit(Text.assemble(("…", FAINT), line[cut:]) if cut else line, width)

@@ -4,7 +4,9 @@ Written by whoever takes the messages and read by the painter in its own thread:
 changed in place, so that a reader sees either the old or the new.
 """
 
-from clser.engine.records import ENGINE, Frame, Gap, Message, Result, Speech, Status
+from typing import NamedTuple
+
+from clser.engine.records import ENGINE, Frame, Gap, Message, Probabilities, Result, Speech, Status
 
 FINALS_KEPT = 50
 MOST_STREAMS = 512
@@ -21,6 +23,17 @@ def latency_ms(result: Result, now_unix_us: int) -> float:
     return max(0.0, (now_unix_us - result.captured_unix_us) / 1000)
 
 
+class Bars(NamedTuple):
+    """How probable each emotion is: to voice and words together, and to each by itself. Nothing, where it said nothing."""
+
+    both: Probabilities
+    voice: Probabilities
+    words: Probabilities
+
+
+EMPTY = Bars({}, {}, {})
+
+
 class StreamView:
     """One stream."""
 
@@ -31,13 +44,15 @@ class StreamView:
         self.speaking = False
         self.closed = False
         self.position_s = 0.0
-        self.bars: dict[str, float] = {}
+        self.bars = EMPTY
         self.arousal = 0.0
         self.valence = 0.0
         self.last: Result | None = None
         self.latency_ms: float | None = None
         self.finals: tuple[Result, ...] = ()
         """Newest last."""
+        self.written = False
+        """Something was written down of what it says: from then on there is room for words."""
         self.active = 0
         """Grows with every sign of life; the stream with the greatest was heard last."""
 
@@ -48,22 +63,37 @@ class StreamView:
             self.level_dbfs = message.level_dbfs
             self.speech = message.speech
             self.position_s = message.end_s
-            if message.probabilities is not None:
-                self._hold(message.probabilities, message.arousal or 0.0, message.valence or 0.0)
+            self._take_track(message)
         elif isinstance(message, Speech):
             self.speaking = message.event == "started"
         elif isinstance(message, Status):
             self._take_status(message)
 
+    def _take_track(self, frame: Frame) -> None:
+        """The continuous track is the voice's alone."""
+        if frame.probabilities is None:
+            return
+        last = self.last
+        if last is not None and last.words is not None and last.utterance == frame.utterance:
+            self.bars = self.bars._replace(voice=frame.probabilities)
+            return
+        self.bars = Bars(frame.probabilities, frame.probabilities, {})
+        self.arousal, self.valence = frame.arousal or 0.0, frame.valence or 0.0
+
     def _take_result(self, result: Result, now_unix_us: int) -> None:
+        self.written = self.written or result.text is not None
+        if result.stage == "amended":
+            self.finals = tuple(result if old.utterance == result.utterance else old for old in self.finals)
+            if self.last is not None and self.last.utterance > result.utterance:
+                return  # the next one is being heard by now
+        elif result.final:
+            self.finals = (*self.finals, result)[-FINALS_KEPT:]
         self.last = result
         self.latency_ms = latency_ms(result, now_unix_us)
         self.position_s = max(self.position_s, result.end_s)
-        self._hold(result.emotion.probabilities, result.arousal, result.valence)
-        if result.stage == "amended":
-            self.finals = tuple(result if old.utterance == result.utterance else old for old in self.finals)
-        elif result.final:
-            self.finals = (*self.finals, result)[-FINALS_KEPT:]
+        words = {} if result.words is None else result.words.probabilities
+        self.bars = Bars(result.emotion.probabilities, result.voice.probabilities, words)
+        self.arousal, self.valence = result.arousal, result.valence
 
     def _take_status(self, status: Status) -> None:
         if status.event == "opened":
@@ -71,9 +101,6 @@ class StreamView:
         elif status.event == "closed":
             self.closed, self.speaking = True, False
             self.level_dbfs, self.speech = QUIET_DBFS, 0.0
-
-    def _hold(self, probabilities: dict[str, float], arousal: float, valence: float) -> None:
-        self.bars, self.arousal, self.valence = probabilities, arousal, valence
 
 
 class EngineView:
@@ -83,6 +110,8 @@ class EngineView:
         self.title = title
         self.endpoint = endpoint
         self.model = model
+        self.recogniser = ""
+        """Who writes down what is said, where that is known."""
         self.state = ""
         self.note = ""
         """What somebody should know right now."""

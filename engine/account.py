@@ -6,7 +6,7 @@ from clser.engine.records import seconds
 from clser.engine.stream import StreamState
 
 COUNTERS = (
-    *("finals", "partials", "tentatives", "withdrawn", "gaps", "lost_samples"),
+    *("finals", "partials", "tentatives", "amended", "withdrawn", "gaps", "lost_samples"),
     *("workers_lost", "fell_back", "overload_steps", "streams_refused"),
 )
 
@@ -28,6 +28,8 @@ class Account:
         """By the names they are published with. `live`: the streams that are open."""
         return {
             **self.counters,
+            "streams": len(live),
+            "backlog_s": seconds(max((stream.backlog for stream in live), default=0)),
             "frames_entered": self._entered + sum(stream.entered for stream in live),
             "frames_needed": self._needed + sum(stream.needed for stream in live),
             "replaced": self._replaced + sum(stream.replaced for stream in live),

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from clser.engine import config as configuration
+from clser.engine.backends.recognisers import Choice, choose
 from clser.engine.clock import Clock, RealClock
 from clser.engine.config import Config
 from clser.engine.control import Control
@@ -27,34 +28,41 @@ from clser.engine.doors import Doors
 from clser.engine.errors import FailedError, GivenError
 from clser.engine.handle import Messages, Stream
 from clser.engine.health import MetricsServer
+from clser.engine.herald import Herald
 from clser.engine.logs import log
 from clser.engine.metrics import Metrics
 from clser.engine.pipeline import Pipeline
 from clser.engine.places import control_beside, runtime_dir
-from clser.engine.pool import Pool, open_pool
+from clser.engine.pool import Pool, PoolConfig, open_pool
 from clser.engine.privacy import Keeper
 from clser.engine.publish import Bus
+from clser.engine.recognition import Recognition
 from clser.engine.records import SAMPLE_RATE_HZ, SCHEMA, Result, SampleFormat
 from clser.engine.reload import applies, changes, settings
 from clser.engine.resample import Resampler, check_layout
+from clser.engine.scribe import WritingConfig
 from clser.engine.worker import WorkerConfig
 from clser.models.labels import PUBLISHED
 
 TICK_S = 0.1
 PROBE_S = 0.02
 DRAIN_S = 10.0
+LAST_WORDS_S = 2.0  # of them, for words that are late
 
 
 class Engine:
     """A running engine, between `async with` and its end. Leaving drains: open utterances get their final."""
 
-    def __init__(self, config: Config, clock: Clock | None = None, pool: Pool | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Clock | None = None, pool: Pool | None = None, scribes: Pool | None = None
+    ) -> None:
+        """`scribes`: a pool whose workers recognise words."""
         self.config = config
         self.doors = Doors(config.bus.keys)
         self._source: str | Path | None = None
         self._overrides: tuple[str, ...] = ()
         self._clock = clock or RealClock()
-        self._pool = pool
+        self._pool, self._scribes = pool, scribes
         self._bus = Bus(config.bus, self._clock)
         self._control = Control(self, self._bus)
         self._metrics = Metrics(self._numbers, self._clock)
@@ -64,6 +72,8 @@ class Engine:
         self.waits: list[Callable[[], float]] = []
         """For how many seconds sound has been waiting to be taken in, of each such socket."""
         self._keeper = Keeper(config.privacy) if config.privacy.keeps else None
+        self.asr = Choice()
+        """Which recogniser was taken, and why."""
         self._streams: dict[str, Stream] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._lags_ms: deque[float] = deque(maxlen=round(config.bus.heartbeat_s / PROBE_S))
@@ -77,14 +87,20 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         config = self.config
-        worker = WorkerConfig(config.vad, config.model.voice, backend=config.model.backend)
+        recognition = self._open_recognition()
+        worker = WorkerConfig(
+            config.vad, config.model.voice, backend=config.model.backend, joins=recognition is not None
+        )
         self._pool = self._pool or open_pool(config.pool, worker, runtime_dir(), self._clock)
-        self._pipeline = Pipeline(self.config, self._clock, self._pool, self._bus, self._keeper)
+        herald = Herald(self._bus, self._clock, self._keeper)
+        self._pipeline = Pipeline(self.config, self._clock, self._pool, herald, recognition)
         try:
             await self._open_sockets()
             await self._pipeline.start()
+            if recognition is not None and self._pipeline.recognition is None:
+                self.asr = Choice(why=f"{self.asr.module.rpartition('.')[2]} cannot be used: {recognition.trouble}")
         except BaseException:
-            await self._pool.stop()
+            await self._stop_pools()
             await self._close_sockets()
             raise
         if self._keeper is not None:
@@ -93,6 +109,22 @@ class Engine:
             self._tasks.append(task := asyncio.create_task(loop(), name=loop.__name__))
             task.add_done_callback(self._task_ended)
         return self
+
+    def _open_recognition(self) -> Recognition | None:
+        """Workers that recognise words, where the config asks for them and they can be had."""
+        asr = self.config.asr
+        if self._scribes is None:
+            self.asr = choose(asr)
+            if not self.asr.module:
+                return None
+            pool = PoolConfig(workers=asr.workers, compute=asr.compute, start_s=asr.start_s, silent_s=asr.hung_s)
+            writing = WritingConfig(self.asr, asr, threads=asr.threads)
+            self._scribes = open_pool(pool, writing, runtime_dir(), self._clock)
+        return Recognition(asr, self._scribes)
+
+    async def _stop_pools(self) -> None:
+        pools = [pool for pool in (self._pool, self._scribes) if pool is not None]
+        await asyncio.gather(*(pool.stop() for pool in pools))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -106,8 +138,7 @@ class Engine:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            assert self._pool is not None
-            await self._pool.stop()
+            await self._stop_pools()
             if self._keeper is not None:
                 await self._keeper.stop()
             await self._close_sockets()
@@ -140,6 +171,7 @@ class Engine:
 
     async def _drain(self) -> None:
         """Close what is open and wait for the finals, but not for ever."""
+        self._pipeline.be_patient(self.config.asr.wait_ms / 1000, LAST_WORDS_S)
         closing = [stream.close() for stream in tuple(self._streams.values())]
         try:
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), DRAIN_S)
@@ -218,6 +250,7 @@ class Engine:
             },
             "classes": list(PUBLISHED),
             "model": msgspec.to_builtins(pipeline.voice) if pipeline.voice else None,
+            "recogniser": self._describe_recogniser(),
             "streams": [stream.describe() for stream in self._streams.values()],
             "speakers_known": len(pipeline.speakers) if pipeline.speakers is not None else 0,
             "counters": pipeline.totals(),
@@ -225,6 +258,13 @@ class Engine:
                 path: {"value": value, "changes": applies(path)} for path, value in settings(self.config).items()
             },
         }
+
+    def _describe_recogniser(self) -> dict[str, Any]:
+        """What writes down what is said, or why nothing does."""
+        recognition = self._pipeline.recognition
+        if recognition is None or recognition.card is None:
+            return {"name": None, "why": self.asr.why}
+        return {**msgspec.to_builtins(recognition.card), "up": recognition.up, "why": self.asr.why}
 
     def reload(self, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         """Read the config again, with `overrides` upon it, and take over what may change now; all of it or nothing."""
@@ -281,9 +321,10 @@ class Engine:
     def _vitals(self) -> dict[str, float]:
         """How engine and sockets are, beside the pipeline's own counters."""
         assert self._pool is not None
+        scribes = [] if self._scribes is None else self._scribes.pids
         vitals = {
             "loop_lag_ms_p99": float(np.percentile(self._lags_ms or [0.0], 99)),
-            "rss_mb": sum(_rss_mb(pid) for pid in (None, *self._pool.pids)),
+            "rss_mb": sum(_rss_mb(pid) for pid in (None, *self._pool.pids, *scribes)),
             "sent": self._bus.sent,
             "unread": self._bus.unread,
             "replay_cut_short": self._bus.history.cut_short,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from clser.engine.asr import AsrConfig
 from clser.engine.errors import GivenError
 from clser.engine.fuse import FuseConfig
 from clser.engine.health import MetricsConfig
@@ -23,9 +24,10 @@ from clser.models import sections
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     voice: str = "voice"
-    """A shipped model's name, or the path of an .onnx file (for `torch`, of a .safetensors file)."""
-    backend: Literal["onnx", "torch"] = "onnx"
-    """`torch` needs the extra of that name, and keeps the streams' state on the GPU."""
+    """A shipped model's name, one in the user's own folder of models (docs/models.md), or a path: of an .onnx file, of a
+    .safetensors file, or of a folder that `clser-models train` wrote."""
+    backend: Literal["auto", "onnx", "torch"] = "auto"
+    """`torch` needs the extra of that name, and keeps the streams' state on the GPU. auto: what the model's file is made for."""
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +40,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     segment: SegmentConfig = SegmentConfig()
     model: ModelConfig = ModelConfig()
     speaker: SpeakerConfig = SpeakerConfig()
+    asr: AsrConfig = AsrConfig()
     fuse: FuseConfig = FuseConfig()
     pool: PoolConfig = PoolConfig()
     overload: OverloadConfig = OverloadConfig()

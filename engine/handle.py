@@ -101,21 +101,24 @@ class Stream:
         self.next_sample = 0
         """Index, in the stream's own rate, of the sample to come."""
 
-    async def feed(self, pcm: Packet, captured_unix_us: int | None = None) -> None:
+    async def feed(self, pcm: Packet, captured_unix_us: int | None = None, *, for_words: bool = False) -> None:
         """Hand over the next samples: raw interleaved bytes, or [samples] or [samples, channels].
 
-        Waits while the engine is behind, so that a file can be fed as fast as it is read.
+        Waits while the engine is behind, so that a file can be fed as fast as it is read; `for_words`, also while what writes
+        down what is said is: else utterances stay without words where it cannot keep up.
         """
         for chunk in self._pieces(self._samples(pcm), captured_unix_us, live=False):
             self._check_open()
             self._accept(chunk)
             try:
-                while self._behind() and not self._state.ended:
+                while self._behind(for_words) and not self._state.ended:
                     self._state.held = True
                     self._news.clear()
                     await self._news.wait()
             finally:
-                self._state.held = False
+                if self._state.held:
+                    self._state.held = False
+                    self._state.last_arrival_s = self._clock.monotonic_s()  # it was not the feeder who paused
             self._check_alive()
 
     def push(
@@ -206,7 +209,8 @@ class Stream:
         self._check_alive()
 
     def _going_on(self) -> bool:
-        return self._pipeline.failure is None and (not self._state.ended or bool(self._state.tracks))
+        due = bool(self._state.tracks) or bool(self._state.replies)
+        return self._pipeline.failure is None and (not self._state.ended or due)
 
     def mute(self, muted: bool) -> None:
         """While muted (an assistant speaks itself), sound counts but is not heard; what was open gets its final."""
@@ -273,8 +277,11 @@ class Stream:
             self._pipeline.unread()
         self._news.set()
 
-    def _behind(self) -> bool:
-        return self._state.backlog > self._backlog or (self._read and len(self._results) > self._kept)
+    def _behind(self, for_words: bool) -> bool:
+        words = self._pipeline.recognition if for_words else None
+        unwritten = 0 if words is None else words.unwritten(self._state)
+        behind = self._state.backlog > self._backlog or unwritten > self._overflow
+        return behind or (self._read and len(self._results) > self._kept)
 
     def _align(self, start_sample: int, count: int) -> int:
         """Publish what is missing before a packet, or tell how much of it has been heard already."""

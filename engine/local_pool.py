@@ -17,7 +17,7 @@ from clser.engine.pool import PoolConfig
 from clser.engine.records import Samples
 from clser.engine.restarts import WATCH_S, Crew, Down, Heard, Member, Restarts, Silence, came_up
 from clser.engine.sockets import Frames, Inbox, Socket
-from clser.engine.worker import WorkerConfig
+from clser.engine.worker import AnyConfig
 
 STDERR = 2
 LAST_WORDS_S = 0.2  # what a worker said before it ended may still be on its way
@@ -25,13 +25,13 @@ LAST_WORDS_S = 0.2  # what a worker said before it ended may still be on its way
 
 class LocalPool(Crew):
     def __init__(
-        self, config: PoolConfig, worker: WorkerConfig, devices: tuple[str, ...], runtime: Path, clock: Clock
+        self, config: PoolConfig, worker: AnyConfig, devices: tuple[str, ...], runtime: Path, clock: Clock
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._seats = [Process(number, config, worker, runtime, self._context) for number in range(config.workers)]
         super().__init__(
             [
-                Member(number, seat, Restarts(config, number, devices[number % len(devices)]), clock)
+                Member(number, seat, Restarts(config, number, devices[number % len(devices)], worker.kind), clock)
                 for number, seat in enumerate(self._seats)
             ]
         )
@@ -49,7 +49,7 @@ class Process:
     """A seat (see restarts.py): a process, and a socket between it and us. Both are new in each life."""
 
     def __init__(
-        self, number: int, config: PoolConfig, worker: WorkerConfig, runtime: Path, context: "zmq.Context[Socket]"
+        self, number: int, config: PoolConfig, worker: AnyConfig, runtime: Path, context: "zmq.Context[Socket]"
     ) -> None:
         self._number = number
         self._config = config
@@ -62,12 +62,12 @@ class Process:
         self._dead: asyncio.Task[int] | None = None
         self.process: asyncio.subprocess.Process | None = None
 
-    async def launch(self, device: str, heard: Heard) -> jobs.Ready:
+    async def launch(self, device: str, heard: Heard) -> jobs.AnyReady:
         loop = asyncio.get_running_loop()
         self._lives += 1
         self._silence = Silence()
         self._heard = heard
-        self._first: asyncio.Future[jobs.Ready | jobs.Broken] = loop.create_future()
+        self._first: asyncio.Future[jobs.AnyReady | jobs.Broken] = loop.create_future()
         self._broken: asyncio.Future[jobs.Broken] = loop.create_future()
         self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)  # a cleaned-up /tmp must not keep a worker down
         self._socket = self._context.socket(zmq.PAIR)
@@ -80,7 +80,7 @@ class Process:
             f"ipc://{self._path}",
             msgspec.json.encode(msgspec.structs.replace(self._worker, compute=device)).decode(),
             str(os.getpid()),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(self._worker.threads)},
             stdin=asyncio.subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches the whole group of a terminal; the engine decides when its workers stop
             stdout=STDERR,  # whatever a runtime prints has no business among our results
@@ -93,7 +93,7 @@ class Process:
             return came_up(self._first.result())
         over = self._dead.done()
         word = _ending(self._dead.result()) if over else f"was not ready after {self._config.start_s:.0f} s"
-        raise FailedError(f"worker {self._number} {word}; its own words are on standard error")
+        raise FailedError(f"{self._worker.kind} {self._number} {word}; its own words are on standard error")
 
     def submit(self, batch: jobs.Batch, pcm: Samples) -> None:
         self._send(jobs.encode(batch), pcm.data)
@@ -138,7 +138,7 @@ class Process:
 
     @property
     def _path(self) -> Path:
-        return self._runtime / f"worker-{os.getpid()}-{self._number}-{self._lives}"
+        return self._runtime / f"{self._worker.kind}-{os.getpid()}-{self._number}-{self._lives}"
 
     def _send(self, *frames: bytes | memoryview) -> None:
         assert self._socket is not None and self._inbox is not None
@@ -157,7 +157,7 @@ class Process:
             message = jobs.Broken(f"it spoke nonsense: {error}", FailedError.exit_code)
         if isinstance(message, jobs.Answer):
             self._heard(message, numbers)
-        elif isinstance(message, jobs.Ready | jobs.Broken) and not self._first.done():
+        elif isinstance(message, jobs.AnyReady | jobs.Broken) and not self._first.done():
             self._first.set_result(message)
         elif isinstance(message, jobs.Broken) and not self._broken.done():
             self._broken.set_result(message)
@@ -168,6 +168,6 @@ def _ending(code: int) -> str:
 
 
 def open_pool(
-    config: PoolConfig, worker: WorkerConfig, devices: tuple[str, ...], runtime: Path, clock: Clock
+    config: PoolConfig, worker: AnyConfig, devices: tuple[str, ...], runtime: Path, clock: Clock
 ) -> LocalPool:
     return LocalPool(config, worker, devices, runtime, clock)

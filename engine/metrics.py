@@ -41,7 +41,9 @@ REFUSED = "Packets and requests that were refused, by where they were."
 CATALOGUE = (
     _gauge("ready", "ready", "1 when every worker is warm and the engine keeps up, else 0."),
     _gauge("streams", "streams", "Streams that are open."),
-    _gauge("overload_step", "overload_step", "0 normal, 1 fewer partials, 2 no partials, 3 no new streams."),
+    _gauge(
+        "overload_step", "overload_step", "0 normal, 1 fewer partials, 2 no words, 3 no partials, 4 no new streams."
+    ),
     _gauge("backlog_seconds", "backlog_s", "Sound not yet computed, of the stream that is furthest behind."),
     _gauge("loop_lag_p99_seconds", "loop_lag_ms_p99", "How late the event loop ran in the last second.", 1e-3),
     _gauge("memory_bytes", "rss_mb", "Resident memory of the engine and its workers.", 2**20),
@@ -50,6 +52,7 @@ CATALOGUE = (
     _counter("finals", "finals", "Finals published."),
     _counter("partials", "partials", "Partials published."),
     _counter("tentatives", "tentatives", "Tentatives published."),
+    _counter("amended", "amended", "Finals that were amended, since their words came late."),
     _counter("withdrawn", "withdrawn", "Utterances withdrawn since they held too little speech."),
     _counter("replaced", "replaced", "Answers that a newer one overtook before they were made."),
     _counter("frames_entered", "frames_entered", "Frames handed to the emotion model."),
@@ -58,6 +61,10 @@ CATALOGUE = (
     _counter("lost_samples", "lost_samples", "Samples lost in them, at 16 kHz."),
     _counter("workers_lost", "workers_lost", "Workers that died or fell silent."),
     _counter("worker_fallbacks", "fell_back", "Workers that went on on the CPU since their device broke."),
+    _counter("words_written", "words_written", "Words recognised in utterances that have ended."),
+    _counter("words_given_up", "words_given_up", "Utterances left without words, since too many waited."),
+    _counter("recognisers_lost", "recognisers_lost", "Recognisers that died or fell silent."),
+    _counter("recogniser_busy_seconds", "recogniser_busy_s", "Time the recognisers spent computing."),
     _counter("sent", "sent", "Messages sent on the bus."),
     _counter("unread", "unread", "Messages dropped since nobody in the process read them."),
     _counter("replay_cut_short", "replay_cut_short", "Messages forgotten before their time, for want of room."),

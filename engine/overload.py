@@ -1,8 +1,8 @@
 """What is given up when there is more to do than can be done, step by step, and taken back step by step. Pure.
 
-    0 normal  ->  1 answers half as often, in larger steps  ->  2 no partial answers  ->  3 no new streams
+    0 normal -> 1 answers half as often, in larger steps -> 2 the voice alone -> 3 no partial answers -> 4 no new streams
 
-On steps 1 and 2, and for a while behind them, new streams come in one by one.
+On the steps between, and for a while behind them, new streams come in one by one.
 Every step is published. Finals are computed on every step: they are what all the rest is given up for.
 """
 
@@ -13,10 +13,11 @@ from msgspec import Meta, Struct
 STEPS = (
     "all is answered as configured",
     "partial answers come half as often",
+    "nothing is written down: the voice alone is judged",
     "no partial answers are given",
     "new streams are refused",
 )
-WIDEN, DROP, REFUSE = 1, 2, 3
+WIDEN, ALONE, DROP, REFUSE = 1, 2, 3, 4
 
 
 class OverloadConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,9 +42,11 @@ class Pace(Struct):
     """The emotion model hears growing utterances in steps so many times as large."""
     partial_factor: int = 1
     """Of so many partial answers that are due, one is given; 0 for none."""
+    words: bool = True
+    """Utterances that begin are written down."""
 
 
-PACES = (Pace(1, 1), Pace(3, 2), Pace(3, 0), Pace(3, 0))
+PACES = (Pace(1, 1), Pace(3, 2), Pace(3, 2, False), Pace(3, 0, False), Pace(3, 0, False))
 
 
 class Ladder:
@@ -81,4 +84,5 @@ class Ladder:
         self.step, self._since_s = step, now_s
         pace = PACES[step]
         self.pace.step_factor, self.pace.partial_factor = pace.step_factor, pace.partial_factor
+        self.pace.words = pace.words
         return True

@@ -1,13 +1,14 @@
-"""The stages wired together, in the order sound passes them. READ SECOND.
+r"""The stages wired together, in the order sound passes them. READ SECOND.
 
-    feed -> resample -> ring -> voice activity (worker) -> segment -> emotion (worker) -> fuse -> bus
+    feed -> resample -> ring -> voice activity (worker) -> segment -> emotion (worker) -> replies -> fuse -> bus
+                                                                   \-> words (worker) ----^ joined by a worker
 
-Rows of many streams go to a worker in one batch (lanes.py); which worker has which stream is decided in placing.py; what is
-given up when there is more to do than can be done, in overload.py.
+Rows of many streams go to a worker in one batch (lanes.py, and recognition.py for words); which worker has which stream is
+decided in placing.py; what waits for its words, in replies.py; what is given up when there is more to do than can be done, in
+overload.py.
 """
 
 import asyncio
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,49 +18,43 @@ from clser.engine.account import Account
 from clser.engine.clock import Clock
 from clser.engine.config import Config
 from clser.engine.errors import ClserError, GivenError, OverloadedError
-from clser.engine.fuse import TELLS_NOTHING
+from clser.engine.herald import Herald
 from clser.engine.lanes import Station, UnderWay
 from clser.engine.logs import log
+from clser.engine.opening import Opener, Owner
 from clser.engine.overload import REFUSE, STEPS, Ladder
 from clser.engine.pool import Pool
-from clser.engine.privacy import Keeper
-from clser.engine.publish import KEPT, Bus
-from clser.engine.records import ENGINE, STREAM_NAME, Gap, Result, State, Status, Utterance, samples, seconds
-from clser.engine.report import Reporter, speech
+from clser.engine.publish import KEPT
+from clser.engine.recognition import NOTHING, Recognition
+from clser.engine.records import STREAM_NAME, State, samples, seconds
+from clser.engine.replies import Reply
+from clser.engine.restarts import all_of
 from clser.engine.segment import Ended, Event
-from clser.engine.speakers import Acquaintance, Memory
+from clser.engine.speakers import Memory
 from clser.engine.stream import StreamState
 from clser.engine.tally import Tally
-from clser.engine.track import Heard, Mark, Track
-from clser.engine.windows import windows_of
+from clser.engine.track import Heard
+from clser.engine.transcript import Transcript
 
 FEW = 8
 GATHER_S = 0.002
-SILENT = "every sample so far is zero: is the microphone muted, or was the wrong track recorded?"
 
 Numbers = NDArray[np.float32]
-
-
-class Owner(Protocol):
-    """Whoever opened a stream."""
-
-    def progressed(self) -> None:
-        """Some of its sound has been dealt with, or it has ended."""
-
-    def answered(self, result: Result) -> None:
-        """A result, as it was published."""
 
 
 class Pipeline:
     """All streams. Call `take` with sound; results leave through the bus."""
 
-    def __init__(self, config: Config, clock: Clock, pool: Pool, bus: Bus, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, pool: Pool, herald: Herald, recognition: Recognition | None = None
+    ) -> None:
         self._config = config
         self._clock = clock
         self._pool = pool
         self._stations = [Station(number) for number in range(pool.workers)]
-        self._bus = bus
-        self._keeper = keeper
+        self._herald = herald
+        self.recognition = recognition
+        """What writes down what is said, if anything does."""
         self._streams: dict[str, StreamState] = {}
         self._owners: dict[StreamState, Owner] = {}
         self._numbers: Tally[str] = Tally(KEPT)  # a name that is opened again goes on counting its utterances
@@ -76,13 +71,17 @@ class Pipeline:
 
     async def start(self) -> None:
         """Return when every worker is warm."""
-        ready = await self._pool.start(self)
-        self.frame_samples = (ready.vad_frame_samples, ready.voice.frame_samples)
+        starting = () if self.recognition is None else (self.recognition.start(self),)
+        ready, *there = await all_of(self._pool.start(self), *starting)
+        assert isinstance(ready, jobs.Ready)
+        self.recognition = self.recognition if all(there) else None
+        if self.recognition is not None:
+            self.recognition.joins(ready.joins)
         self._kept: dict[jobs.Lane, int] = {lane: ready.kept(lane) for lane in jobs.LANES}
         self.voice = ready.voice
         if ready.voice.speaker_numbers:
             self.speakers = Memory(self._config.speaker, ready.voice.speaker_numbers)
-        self._windows = windows_of(ready.voice)
+        self._opener = Opener(ready, self.speakers)
         self.configure(self._config)
         self.state = "degraded"
         self._turn("ready", f"{ready.voice.name} {ready.voice.digest}")
@@ -91,9 +90,17 @@ class Pipeline:
         """From now on this counts; open streams keep what they were opened with."""
         self._config = config
         if self.voice is not None:
-            self._reporter = Reporter(config.fuse, self.voice, self._clock)
+            self._herald.configure(config, self.voice)
+        if self.recognition is not None:
+            self.recognition.configure(config.asr)
+        self.be_patient(config.asr.wait_ms / 1000, config.asr.late_s)
         if self.speakers is not None:
             self.speakers.configure(config.speaker)
+
+    def be_patient(self, wait_s: float, late_s: float) -> None:
+        """How long open streams wait for words."""
+        for stream in self._streams.values():
+            stream.replies.configure(wait_s, late_s)
 
     # --- streams --------------------------------------------------------------------------------------------------
 
@@ -113,16 +120,11 @@ class Pipeline:
             raise OverloadedError(
                 f"stream {name!r}: this engine has more to do than it can; try again later, or elsewhere"
             )
-        config = self._config
-        configs = (config.stream, config.vad, config.segment)
-        pace = self._ladder.pace
-        stream = StreamState(name, speaker, configs, self.frame_samples, self._numbers.last(name), pace=pace)
-        stream.keeps_state = self._kept["vad"] > 0
-        stream.windows = self._windows
-        if self.speakers is not None:
-            cut_from = stream.segmenter.cut_from // stream.voice_frame
-            stream.acquaintance = Acquaintance(self.speakers, name, speaker, cut_from)
+        config, pace = self._config, self._ladder.pace
+        stream = self._opener.stream(name, speaker, config, self._numbers.last(name), pace)
         placing.best(self._stations, self._clock.monotonic_s()).admit(stream)
+        if self.recognition is not None:
+            self.recognition.admit(stream)
         stream.last_arrival_s = self._clock.monotonic_s()
         self._streams[name] = stream
         self._owners[stream] = owner
@@ -150,14 +152,14 @@ class Pipeline:
         """`missing` samples (at 16 kHz) are lost at the stream's end."""
         self.counters["gaps"] += 1
         self.counters["lost_samples"] += missing
-        self._bus.publish(Gap(stream=stream.name, from_sample=stream.total, count=missing, reason=reason))
+        self._herald.gap(stream, missing, reason)
         log.warning("gap", stream=stream.name, count=missing, reason=reason)
         stream.barrier("gap", missing)
         self.touch(stream)
 
     def unread(self) -> None:
         """A result was dropped that nobody in this process read."""
-        self._bus.unread += 1
+        self._herald.unread()
 
     def tick(self, waits_s: float = 0.0) -> None:
         """Ten times a second: end utterances whose packets have stopped coming, remark on streams of zeros, and see whether
@@ -180,9 +182,11 @@ class Pipeline:
                 stream.barrier("idle")
                 self.touch(stream)
             if stream.total > samples(self._config.stream.silent_warn_s * 1000):
-                self._remark_silence(stream)
+                self._herald.remark_silence(stream, self.state)
             if stream.acquaintance is not None:
                 stream.acquaintance.look(stream.segmenter.position)
+            if stream.replies:  # what waits for words may have waited long enough
+                self.touch(stream)
 
     def _look_at_load(self, now: float, late_ms: float) -> None:
         for station in self._stations:
@@ -195,14 +199,10 @@ class Pipeline:
             step = self._ladder.step
             self.counters["overload_steps"] += step > before
             self._turn("overload" if step > before else "relief", f"step {step} of {REFUSE}: {STEPS[step]}")
+            if self.recognition is not None and not self._ladder.pace.words:
+                self.recognition.pause()
         for stream in placing.rebalance(self._stations, now):
             self.touch(stream)
-
-    def _remark_silence(self, stream: StreamState) -> None:
-        if not stream.heard_sample and not stream.silence_remarked:
-            stream.silence_remarked = True
-            self.say("silent", SILENT, stream.name)
-            log.warning("silent", stream=stream.name, what=SILENT)
 
     # --- batches out ----------------------------------------------------------------------------------------------
 
@@ -230,33 +230,24 @@ class Pipeline:
     # --- answers in (the pool's listener) -------------------------------------------------------------------------
 
     def answered(self, worker: int, answer: jobs.Answer, numbers: NDArray[np.float32]) -> None:
-        rows = self._stations[worker].take_answer(answer)
-        if rows is None:
-            return
-        self.busy_us += answer.busy_us
-        size = self._kept[answer.lane]
-        kept = len(numbers) - sum(row.keeps for row in rows) * size
-        table = numbers[:kept].reshape(sum(row.frames for row in rows), -1)
+        said = self._stations[worker].take_answer(answer, numbers, self._kept[answer.lane])
+        self.busy_us += answer.busy_us if said else 0
         now = self._clock.monotonic_s()
-        at = 0
-        for row in rows:
-            stream = row.stream
-            said = table[at : at + row.frames]
-            at += row.frames
-            state = numbers[kept : kept + size] if row.keeps else None
-            kept += size * row.keeps
+        for each in said:
+            stream = each.row.stream
             if stream not in self._owners:
                 continue  # it was abandoned meanwhile
             try:
-                self._answer(row, said, state, now)
+                self._answer(*each, now)
             except Exception:  # noqa: BLE001 - our mistake; it may cost this stream, but not the others of the batch
                 log.exception("stream_broken", stream=stream.name)
-                stream.tracks.clear()
-                self._end(stream)
+                self._break_off(stream)
         self._wake(worker)
 
     def _answer(self, row: UnderWay, said: Numbers, state: Numbers | None, now: float) -> None:
-        if row.track is None:
+        if row.reply is not None:
+            row.reply.both, row.reply.joining = said[0], False
+        elif row.track is None:
             self._hear(row.stream, row.stream.hear_vad(said[:, 0], state), now)
         else:
             row.track.answers.extend(said)
@@ -291,17 +282,35 @@ class Pipeline:
     def abandon(self) -> None:
         """End every stream as it is; what is due is given up."""
         for stream in tuple(self._streams.values()):
-            stream.tracks.clear()
-            self._end(stream)
+            self._break_off(stream)
+
+    def _break_off(self, stream: StreamState) -> None:
+        stream.tracks.clear()
+        stream.replies.clear()
+        self._end(stream)
+
+    # --- words (the recognition's reader) -------------------------------------------------------------------------
+
+    def landed(self, stream: StreamState, transcript: Transcript, news: bool) -> None:
+        if news:
+            stream.replies.landed(transcript)
+        if transcript.complete or news:
+            self.touch(stream)
+
+    def unhopeful(self) -> None:
+        for stream in tuple(self._streams.values()):
+            self.touch(stream)
 
     # --- decisions ------------------------------------------------------------------------------------------------
 
     def _hear(self, stream: StreamState, heard: Heard, now: float) -> None:
-        stream.follow(heard.events, now)
-        self._publish_speech(stream, heard.events)
-        if self._bus.frames_wanted:
-            for frame in self._reporter.frames(stream, heard):
-                self._bus.publish(frame)
+        self._follow(stream, heard.events, now)
+        self._herald.frames(stream, heard)
+
+    def _follow(self, stream: StreamState, events: list[Event], now: float) -> None:
+        stream.follow(events, now)
+        self.counters["withdrawn"] += sum(isinstance(each, Ended) and each.reason == "too_short" for each in events)
+        self._herald.speech(stream, events)
 
     def _settle(self, stream: StreamState) -> None:
         """Give what is due, pass the barriers that can be passed, and queue what is to be computed."""
@@ -310,20 +319,36 @@ class Pipeline:
         while answered:  # a gap may have waited for nothing but the final
             while passed := stream.pass_barrier():
                 barrier, events = passed
-                stream.follow(events, now)
-                self._publish_speech(stream, events)
+                self._follow(stream, events, now)
                 if barrier.last:
                     stream.ended = True
             answered = False
-            for track, mark in stream.answers_due():
-                self._publish_result(stream, track, mark)
+            for reply in stream.answers_due():
+                self._take(stream, reply, now)
                 answered = True
-        if stream.ended and not stream.tracks:
+            for reply, stage in stream.replies.due(now, self.recognition is not None and self.recognition.up):
+                self.counters[f"{stage}s" if stage != "amended" else stage] += 1
+                self._owners[stream].answered(self._herald.result(stream, reply, stage))
+        if stream.ended and not stream.tracks and not stream.replies:
             self._end(stream)
         else:
             self._stations[stream.worker].offer(stream)
+            if self.recognition is not None:
+                self.recognition.offer(stream)
         if stream in self._owners:
             self._owners[stream].progressed()
+
+    def _take(self, stream: StreamState, reply: Reply, now: float) -> None:
+        """The voice has answered."""
+        stream.replies.take(reply, now)
+        utterance = reply.mark.utterance
+        if utterance.stage != "final":
+            return
+        if self._herald.hears_speech(stream, reply):
+            stream.learn(reply.track, utterance, now)
+        self._herald.hold(stream, reply)
+        if reply.transcript is not None and not reply.written:  # it is to go out on time, whatever else happens
+            asyncio.get_running_loop().call_later(self._config.asr.wait_ms / 1000, self.touch, stream)
 
     def _end(self, stream: StreamState) -> None:
         if self._streams.get(stream.name) is not stream:
@@ -334,31 +359,16 @@ class Pipeline:
         if stream.acquaintance is not None:
             stream.acquaintance.close()
         self._stations[stream.worker].release(stream)
+        if self.recognition is not None:
+            self.recognition.release(stream)
         self._account.close(stream)
         if stream.total:
-            self._remark_silence(stream)
+            self._herald.remark_silence(stream, self.state)
         drift = {} if stream.drift_ppm is None else {"drift_ppm": stream.drift_ppm}
         self.say("closed", stream=stream.name, extra=drift)
         self._owners.pop(stream).progressed()
 
     # --- messages -------------------------------------------------------------------------------------------------
-
-    def _publish_result(self, stream: StreamState, track: Track, mark: Mark) -> None:
-        self.counters[f"{mark.utterance.stage}s"] += 1
-        result = self._reporter.result(stream, track, mark)
-        sent = self._bus.publish(result)
-        assert isinstance(sent, Result)
-        self._owners[stream].answered(sent)
-        if result.final and result.emotion.reason not in TELLS_NOTHING:
-            stream.learn(track, mark.utterance, self._clock.monotonic_s())
-        if self._keeper is not None and result.final:
-            self._keeper.keep(sent, stream.ring.read(max(stream.ring.start, result.start_sample), result.end_sample))
-
-    def _publish_speech(self, stream: StreamState, events: list[Event]) -> None:
-        for event in events:
-            if not isinstance(event, Utterance):
-                self.counters["withdrawn"] += isinstance(event, Ended) and event.reason == "too_short"
-                self._bus.publish(speech(stream.name, event))
 
     def _turn(self, event: str, detail: str) -> None:
         """Something has changed how well the engine is."""
@@ -376,25 +386,14 @@ class Pipeline:
     ) -> None:
         """Publish a status, with the pipeline's counters if it is the engine's own."""
         counters = {**({} if stream else self.totals()), **(extra or {})}
-        self._bus.publish(
-            Status(
-                stream=stream or ENGINE,
-                unix_us=self._clock.unix_us(),
-                state=self.state,
-                event=event,
-                detail=detail,
-                counters=counters,
-            )
-        )
+        self._herald.status(self.state, event, detail, stream, counters)
 
     def totals(self) -> dict[str, float]:
         """The counters, over all streams that are or were open."""
-        live = self._streams.values()
         return {
-            "streams": len(live),
+            **self._account.totals(self._streams.values()),
+            **(NOTHING if self.recognition is None else self.recognition.totals()),
             "overload_step": self._ladder.step,
-            **self._account.totals(live),
             "busy_s": round(self.busy_us / 1e6, 3),
-            "backlog_s": seconds(max((stream.backlog for stream in live), default=0)),
-            "not_kept": self._keeper.lost if self._keeper else 0,
+            "not_kept": self._herald.not_kept,
         }

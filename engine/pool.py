@@ -17,7 +17,7 @@ from clser.engine.backends.devices import devices
 from clser.engine.clock import Clock
 from clser.engine.errors import ClserError
 from clser.engine.records import Samples
-from clser.engine.worker import WorkerConfig
+from clser.engine.worker import AnyConfig, WorkerConfig
 
 
 class PoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Listener(Protocol):
 
 
 class Pool(Protocol):
-    async def start(self, listener: Listener) -> jobs.Ready:
+    async def start(self, listener: Listener) -> jobs.AnyReady:
         """Return when every worker has warmed up."""
 
     @property
@@ -71,10 +71,11 @@ class Pool(Protocol):
     async def stop(self) -> None: ...
 
 
-def open_pool(config: PoolConfig, worker: WorkerConfig, runtime: Path, clock: Clock) -> Pool:
+def open_pool(config: PoolConfig, worker: AnyConfig, runtime: Path, clock: Clock) -> Pool:
     """The pool that `config` asks for, not yet started. `runtime` is a folder for its sockets."""
     named = devices(config.compute)
     config = msgspec.structs.replace(config, workers=max(config.workers, len(named)))
-    worker = msgspec.structs.replace(worker, precision=config.precision)
+    if isinstance(worker, WorkerConfig):
+        worker = msgspec.structs.replace(worker, precision=config.precision)
     module = import_module(f"clser.engine.{config.on}_pool")  # Ray's only where it is wanted
     return cast(Pool, module.open_pool(config, worker, named, runtime, clock))

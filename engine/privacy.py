@@ -45,7 +45,7 @@ class Keeper:
 
     def __init__(self, config: PrivacyConfig) -> None:
         self._config = config
-        self._waiting: asyncio.Queue[tuple[Result, Samples]] = asyncio.Queue(WAITING)
+        self._waiting: asyncio.Queue[tuple[Result, Samples | None]] = asyncio.Queue(WAITING)
         self._task: asyncio.Task[None] | None = None
         self.lost = 0
         self.trouble = ""
@@ -59,7 +59,8 @@ class Keeper:
         )
         self._task = asyncio.create_task(self._work(), name="keep utterances")
 
-    def keep(self, result: Result, pcm: Samples) -> None:
+    def keep(self, result: Result, pcm: Samples | None) -> None:
+        """`pcm` is the utterance's sound; None where it has been kept already, or is gone."""
         try:
             self._waiting.put_nowait((result, pcm))
         except asyncio.QueueFull:
@@ -85,9 +86,9 @@ class Keeper:
             finally:
                 self._waiting.task_done()
 
-    def _write(self, result: Result, pcm: Samples) -> None:
+    def _write(self, result: Result, pcm: Samples | None) -> None:
         name = f"{result.stream}-{result.epoch}-{result.utterance:06d}"
-        if self._config.keep_sound:
+        if self._config.keep_sound and pcm is not None:
             folder = Path(self._config.keep_sound)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             sound = folder / f"{name}.flac"

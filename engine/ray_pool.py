@@ -27,7 +27,7 @@ from clser.engine.logs import log
 from clser.engine.pool import Listener, PoolConfig
 from clser.engine.records import Samples
 from clser.engine.restarts import WATCH_S, Crew, Down, Heard, Member, Restarts, Silence, came_up
-from clser.engine.worker import Networks, WorkerConfig, broken
+from clser.engine.worker import AnyConfig, broken, open_computing
 
 STORE_BYTES = 128 << 20  # batches are small; left alone, Ray takes a third of the memory
 KNOCK_S = 5.0
@@ -40,8 +40,8 @@ class Actor:
     def open(self, config_json: str) -> tuple[bytes, str, int]:
         """Load and warm up. Its first words, and whose process it is."""
         try:
-            self._networks = Networks(msgspec.json.decode(config_json, type=WorkerConfig))
-            said: jobs.Ready | jobs.Broken = self._networks.ready
+            self._networks = open_computing(msgspec.json.decode(config_json, type=AnyConfig))
+            said: jobs.AnyReady | jobs.Broken = self._networks.ready
         except Exception as error:  # noqa: BLE001 - whatever it is, the engine decides
             said = broken(error)
         return jobs.encode(said), socket.gethostname(), os.getpid()
@@ -61,7 +61,7 @@ class Actor:
 
 
 class RayPool(Crew):
-    def __init__(self, config: PoolConfig, worker: WorkerConfig, devices: tuple[str, ...], clock: Clock) -> None:
+    def __init__(self, config: PoolConfig, worker: AnyConfig, devices: tuple[str, ...], clock: Clock) -> None:
         self._ray = import_ray()
         self._config = config
         self._ours: bool | None = None
@@ -81,7 +81,7 @@ class RayPool(Crew):
     def pids(self) -> list[int]:
         return [seat.pid for seat in self._seats if seat.pid is not None]
 
-    async def start(self, listener: Listener) -> jobs.Ready:
+    async def start(self, listener: Listener) -> jobs.AnyReady:
         # in a thread: it takes seconds; and there Ray leaves this process's signals alone
         await asyncio.to_thread(self._join)
         if self._ours and not self._config.address:  # nothing will be added to this machine
@@ -113,9 +113,7 @@ class RayPool(Crew):
 class RaySeat:
     """A seat (see restarts.py): an actor, new in each life, wherever Ray has room for it."""
 
-    def __init__(
-        self, number: int, config: PoolConfig, worker: WorkerConfig, ray: Any, join: Callable[[], None]
-    ) -> None:
+    def __init__(self, number: int, config: PoolConfig, worker: AnyConfig, ray: Any, join: Callable[[], None]) -> None:
         self._join = join
         self._number = number
         self._config = config
@@ -127,12 +125,12 @@ class RaySeat:
         self.pid: int | None = None
         """Where the actor is on this machine."""
 
-    async def launch(self, device: str, heard: Heard) -> jobs.Ready:
+    async def launch(self, device: str, heard: Heard) -> jobs.AnyReady:
         loop = asyncio.get_running_loop()
         self._lives += 1
         self._heard = heard
         self._silence = Silence()
-        self._first: asyncio.Future[jobs.Ready | jobs.Broken] = loop.create_future()
+        self._first: asyncio.Future[jobs.AnyReady | jobs.Broken] = loop.create_future()
         self._down: asyncio.Future[Down] = loop.create_future()
         config = msgspec.structs.replace(self._worker, compute=device)
         self._actor = await asyncio.to_thread(self._create, device)
@@ -219,7 +217,7 @@ class RaySeat:
         words, host, pid = said
         self.pid = pid if host == HERE else None
         message = jobs.decode_from_worker(words)
-        assert isinstance(message, jobs.Ready | jobs.Broken)
+        assert isinstance(message, jobs.AnyReady | jobs.Broken)
         if not self._first.done():
             self._first.set_result(message)
 
@@ -286,8 +284,6 @@ def _first_line(error: BaseException) -> str:
     return f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0]
 
 
-def open_pool(
-    config: PoolConfig, worker: WorkerConfig, devices: tuple[str, ...], runtime: Path, clock: Clock
-) -> RayPool:
+def open_pool(config: PoolConfig, worker: AnyConfig, devices: tuple[str, ...], runtime: Path, clock: Clock) -> RayPool:
     del runtime  # Ray has sockets of its own
     return RayPool(config, worker, devices, clock)

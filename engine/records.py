@@ -101,11 +101,18 @@ class Text(Struct, frozen=True):
     """May still change."""
     language: str | None
     confidence: Probability
+    """That what is written is what was said."""
     suspect: bool
+    """Something says that these are no words, or not these: they count for nothing, or little."""
+    times: tuple[tuple[float, float], ...] = ()
+    """When each word of `stable`, then `tail`, begins and ends, in seconds since the stream began."""
 
 
 class Timing(Struct, frozen=True):
-    """Where the time went between the capture of `end_sample` and the sending, in milliseconds."""
+    """Where the time went between the capture of `end_sample` and the sending, in milliseconds.
+
+    `fuse` holds the wait for the words, where there was one.
+    """
 
     capture: float
     vad: float

@@ -11,6 +11,9 @@ Applies = Literal["live", "new_streams", "start"]
 """At once; for streams that are opened from then on; or only after the engine has been started again."""
 
 APPLIES: dict[str, Applies] = {
+    "asr.late_s": "live",
+    "asr.silent_s": "live",
+    "asr.wait_ms": "live",
     "bus.heartbeat_s": "live",
     "fuse": "live",
     "overload": "live",

@@ -4,12 +4,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clser.engine.clock import Clock
-from clser.engine.fuse import FuseConfig, Judge
-from clser.engine.jobs import VoiceCard
-from clser.engine.records import Explain, Frame, Modality, Model, Result, Speech, Timing, Weights, seconds
+from clser.engine.fuse import TELLS_NOTHING, FuseConfig, Judge, Opinion, told
+from clser.engine.jobs import CLASSES, VoiceCard
+from clser.engine.records import (
+    Emotion,
+    Explain,
+    Frame,
+    Modality,
+    Model,
+    Result,
+    Speech,
+    Stage,
+    Timing,
+    Weights,
+    seconds,
+)
+from clser.engine.replies import Reply
 from clser.engine.segment import Ended, Started
 from clser.engine.stream import StreamState
-from clser.engine.track import Heard, Mark, Track
+from clser.engine.track import Heard
 
 PARTIAL_TTL_MS = 1_000
 
@@ -23,45 +36,60 @@ class Reporter:
         self._model = Model(card.name, card.digest)
         self._clock = clock
 
-    def result(self, stream: StreamState, track: Track, mark: Mark) -> Result:
-        """The answer `mark` asked for, from what the model has said by now."""
-        utterance = mark.utterance
-        needed = stream.frames_for(track, utterance.end_sample)
-        logits = track.answers[needed - 1] if needed else np.zeros(len(self._card.heads), np.float32)
-        opinion = self._judge.opinion(logits)
+    def result(self, stream: StreamState, reply: Reply, stage: Stage) -> Result:
+        """That answer, from what is known by now."""
+        track, utterance = reply.track, reply.mark.utterance
+        voice = self._judge.opinion(reply.voice)
+        opinion, words, weights = voice, None, Weights(voice=1.0, words=0.0)
+        if reply.both is not None:
+            heads = len(self._card.heads)
+            joined_H, words_C, counted = np.split(reply.both, (heads, heads + CLASSES))
+            opinion, words = self._judge.opinion(joined_H), Modality(told(words_C))
+            share = round(float(np.clip(counted[0], 0, 1)), 4)
+            weights = Weights(voice=share, words=round(1 - share, 4))
         end = min(utterance.end_sample, stream.total)
         return Result(
             stream=stream.name,
             speaker=track.speaker,
             utterance=utterance.number,
             revision=track.revision,
-            stage=utterance.stage,
+            stage=stage,
             start_sample=utterance.start_sample,
             end_sample=end,
             start_s=seconds(utterance.start_sample),
             end_s=seconds(end),
             captured_unix_us=stream.times_of(end)[0],
-            ttl_ms=None if utterance.stage == "final" else PARTIAL_TTL_MS,
+            ttl_ms=None if stage in ("final", "amended") else PARTIAL_TTL_MS,
             reason=utterance.reason,
-            emotion=self._judge.emotion(opinion, end - utterance.onset_sample, self._answered(logits)),
-            voice=Modality(opinion.probabilities),
-            words=None,
-            weights=Weights(voice=1.0, words=0.0),
+            emotion=self._emotion(stream, reply, opinion),
+            voice=Modality(voice.probabilities),
+            words=words,
+            weights=weights,
             explain=Explain(),
             arousal=opinion.arousal,
             valence=opinion.valence,
             affect_source=self._card.affect_source,
-            text=None,
-            timing_ms=self._timing(stream, track, mark),
+            text=None if track.transcript is None else track.transcript.record(),
+            timing_ms=self._timing(stream, reply),
             model=self._model,
         )
 
-    def _timing(self, stream: StreamState, track: Track, mark: Mark) -> Timing:
+    def hears_speech(self, stream: StreamState, reply: Reply) -> bool:
+        """Whether the voice tells of somebody at all, as far as the voice alone can say."""
+        return self._emotion(stream, reply, self._judge.opinion(reply.voice)).reason not in TELLS_NOTHING
+
+    def _emotion(self, stream: StreamState, reply: Reply, opinion: Opinion) -> Emotion:
+        utterance = reply.mark.utterance
+        heard = min(utterance.end_sample, stream.total) - utterance.onset_sample
+        return self._judge.emotion(opinion, heard, self._answered(reply.voice))
+
+    def _timing(self, stream: StreamState, reply: Reply) -> Timing:
         """From the capture of the sample that brought the decision to now; what was computed before it took no time."""
         now = self._clock.monotonic_s()
+        mark = reply.mark
         captured_us, arrived_s = stream.times_of(min(mark.position, stream.total))
-        answered_s = max(mark.decided_s, track.answered_s)
-        sent_s = min(max(mark.decided_s, track.sent_s), answered_s)
+        answered_s = max(mark.decided_s, reply.answered_s)
+        sent_s = min(max(mark.decided_s, reply.sent_s), answered_s)
         return Timing(
             capture=_ms((self._clock.unix_us() - captured_us) / 1e6 - (now - arrived_s)),
             vad=_ms(mark.decided_s - arrived_s),

@@ -6,8 +6,8 @@ decides, without clock or loop, whether there is another life and on which devic
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 import numpy as np
 import zmq
@@ -39,9 +39,9 @@ class Down(Struct, frozen=True):
 class Restarts:
     """Whether one worker may come back, and on which device. Pure: the time is an argument."""
 
-    def __init__(self, config: PoolConfig, worker: int, device: str) -> None:
+    def __init__(self, config: PoolConfig, worker: int, device: str, kind: str = "worker") -> None:
         self._config = config
-        self._worker = worker
+        self._worker, self._kind = worker, kind
         self._times: deque[float] = deque()
         self._device_broke_s: float | None = None
         self.device = device
@@ -55,7 +55,7 @@ class Restarts:
             self._times.popleft()
         if len(self._times) > self._config.restarts:
             raise FailedError(
-                f"worker {self._worker} went down {len(self._times)} times in {window_s:.0f} s, "
+                f"{self._kind} {self._worker} went down {len(self._times)} times in {window_s:.0f} s, "
                 f"the last time because {down.why}: see standard error, then start the engine again"
             )
         if self.device == "cpu" or not (down.device or down.starting):
@@ -88,7 +88,7 @@ class Silence:
 class Seat(Protocol):
     """Where one worker runs, one life after another."""
 
-    async def launch(self, device: str, heard: Heard) -> jobs.Ready:
+    async def launch(self, device: str, heard: Heard) -> jobs.AnyReady:
         """Start it and wait until it is warm. An error of the tree where it does not come up."""
 
     async def ended(self) -> Down:
@@ -102,7 +102,7 @@ class Seat(Protocol):
         """Leave nothing of it behind, once it had `patience_s` to end by itself."""
 
 
-def came_up(first: jobs.Ready | jobs.Broken) -> jobs.Ready:
+def came_up(first: jobs.AnyReady | jobs.Broken) -> jobs.AnyReady:
     """A worker's first words: that it is ready, or the error that keeps it from being so."""
     if isinstance(first, jobs.Broken):
         raise {2: GivenError, 3: MissingError}.get(first.exit_code, FailedError)(first.message)
@@ -119,11 +119,11 @@ class Member:
         self._clock = clock
         self._up = False
         self._watching: asyncio.Task[None] | None = None
-        self._ready: jobs.Ready | None = None
+        self._ready: jobs.AnyReady | None = None
         self._asked: dict[jobs.Lane, jobs.Batch] = {}
         """What it has not answered yet."""
 
-    async def start(self, listener: Listener) -> jobs.Ready:
+    async def start(self, listener: Listener) -> jobs.AnyReady:
         self._listener = listener
         try:
             ready = await self._launch()
@@ -153,7 +153,7 @@ class Member:
         was_up, self._up = self._up, False
         await self._seat.end(patience_s=2.0 if was_up else 0.0)
 
-    async def _launch(self) -> jobs.Ready:
+    async def _launch(self) -> jobs.AnyReady:
         self._asked.clear()
         self._ready = await self._seat.launch(self._restarts.device, self._heard)
         self._up = True
@@ -193,6 +193,18 @@ class Member:
                 return moved
 
 
+async def all_of(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What each of them gives; where one fails, none goes on."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
 class Crew:
     """A pool of members, wherever they sit."""
 
@@ -203,15 +215,9 @@ class Crew:
     def workers(self) -> int:
         return len(self._members)
 
-    async def start(self, listener: Listener) -> jobs.Ready:
-        starting = [asyncio.create_task(member.start(listener)) for member in self._members]
-        try:
-            return (await asyncio.gather(*starting))[0]
-        except BaseException:
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
-            raise
+    async def start(self, listener: Listener) -> jobs.AnyReady:
+        ready: list[jobs.AnyReady] = await all_of(*(member.start(listener) for member in self._members))
+        return ready[0]
 
     def submit(self, worker: int, batch: jobs.Batch, pcm: Samples) -> None:
         self._members[worker].submit(batch, pcm)

@@ -5,7 +5,6 @@ Sound waits in the ring. The voice activity network hears it frame by frame; wha
 state of the voice activity network is kept once a second, so when a worker dies, `rewind` brings its networks back.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,20 +14,21 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from clser.engine.captures import Captures
 from clser.engine.overload import Pace
-from clser.engine.records import SAMPLE_RATE_HZ, Samples, Utterance, samples
+from clser.engine.records import Samples, Utterance, samples
+from clser.engine.replies import Replies, Reply
 from clser.engine.ring import Ring
 from clser.engine.segment import Ended, Event, SegmentConfig, Segmenter
 from clser.engine.speakers import Acquaintance
 from clser.engine.track import Barrier, Heard, Mark, Track, VadCut, VoiceCut
-from clser.engine.vad import Gate, VadConfig
+from clser.engine.transcript import Dictation
+from clser.engine.vad import Gate, VadConfig, levels_dbfs
 from clser.engine.windows import Windows
 
 KEEP_FRAMES = 32  # after so many the voice activity network's state is asked for, to go on from if it is lost
 WARM_UP_FRAMES = 256  # and so many are heard again where the network does not hand it out
 WINDOW_MOST = 128  # frames of a row for a model without a state, which costs nothing but their copy
-CAPTURE_STEP = samples(20)  # packets shorter than this share an entry in the capture times
-SILENCE_DBFS = -100.0
 
 
 class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,8 +102,16 @@ class StreamState:
         """How the emotion model is asked, if it has no state."""
         self.acquaintance: Acquaintance | None = None
         """Whom the emotion model knows, if it is one that knows speakers."""
+        self.dictation: Dictation | None = None
+        """What its utterances say, where that is written down."""
+        self.replies = Replies(0.0, 0.0)
+        """Answers on their way out."""
+        self.heads = 0
+        """Numbers of an answer of the emotion model."""
+        self.hears_again = False
+        """The emotion model hears an utterance again once its words are known."""
         self._levels: deque[float] = deque()  # of the frames under way
-        self._captures: deque[tuple[int, int, float]] = deque(maxlen=2048)  # (end sample, captured unix us, arrived s)
+        self._captures = Captures()
         self.replaced = 0
         """Answers that a newer one overtook before they were ready."""
         self.entered = 0
@@ -122,9 +130,7 @@ class StreamState:
         self.last_arrival_s = arrived_s
         self.heard_sample = self.heard_sample or bool(pcm.any())
         self.total += len(pcm)
-        self._captures.append((self.total, captured_unix_us, arrived_s))
-        if len(self._captures) > 2 and self.total - self._captures[-3][0] < CAPTURE_STEP:
-            del self._captures[-2]
+        self._captures.note(self.total, captured_unix_us, arrived_s)
         if self._behind_gap is None:
             self.ring.append(pcm)
         else:
@@ -190,13 +196,7 @@ class StreamState:
 
     def times_of(self, sample: int) -> tuple[int, float]:
         """When that sample was captured (unix us), and when the packet that held it arrived (monotonic s)."""
-        found = (self.total, 0, 0.0)
-        for entry in reversed(self._captures):
-            if entry[0] < sample:
-                break
-            found = entry
-        end, captured_us, arrived_s = found
-        return captured_us - (end - sample) * 1_000_000 // SAMPLE_RATE_HZ, arrived_s
+        return self._captures.of(sample)
 
     # --- voice activity ------------------------------------------------------------------------------------------
 
@@ -263,20 +263,30 @@ class StreamState:
                 if event.stage == "final":
                     self.needed += self.frames_for(track, event.end_sample)
                 track.grown = event.end_sample
+                if track.transcript is not None and self.dictation is not None:
+                    self.dictation.follow(track.transcript, event, self.ring)
             elif isinstance(event, Ended) and event.reason == "too_short":
                 for track in self.tracks:
                     if track.number == event.number:
                         track.withdrawn = True
                         self.needed += track.sent
+                        self.replies.forget(track)
+                        if track.transcript is not None and self.dictation is not None:
+                            self.dictation.withdraw(track.transcript)
         self._drop_withdrawn()
         opened = self.segmenter.open
         if opened is not None:
-            self._track(opened).grown = opened.end_sample
+            track = self._track(opened)
+            track.grown = opened.end_sample
+            if track.transcript is not None:
+                track.transcript.grow(opened.end_sample)
 
     def _track(self, utterance: Utterance) -> Track:
         if not self.tracks or self.tracks[-1].number < utterance.number:
             voice = None if self.acquaintance is None else self.acquaintance.voice
             track = Track(utterance.number, self.speaker, utterance.start_sample, utterance.end_sample, voice=voice)
+            if self.dictation is not None and self._pace.words:
+                track.transcript = self.dictation.begin(utterance.start_sample)
             self.tracks.append(track)
         return next(track for track in self.tracks if track.number == utterance.number)
 
@@ -331,8 +341,8 @@ class StreamState:
         self.entered += count
         return VoiceCut(track, count, fresh, pcm, given, keep)
 
-    def answers_due(self) -> Iterator[tuple[Track, Mark]]:
-        """Answers that can be given now, oldest first; a final takes its track away."""
+    def answers_due(self) -> Iterator[Reply]:
+        """What the voice can answer now, oldest first; a final takes its track away."""
         while self.tracks:
             track = self.tracks[0]
             if track.due is None:
@@ -346,9 +356,27 @@ class StreamState:
                 self._drop_withdrawn()
             elif needed == 0:
                 continue
-            track.revision += 1
             track.seems_over = mark.utterance.stage == "tentative"
-            yield track, mark
+            yield self._reply(track, mark, needed)
+
+    def _reply(self, track: Track, mark: Mark, frames: int) -> Reply:
+        voice = track.answers[frames - 1] if frames else np.zeros(self.heads, np.float32)
+        if self.windows is not None:
+            frames = self.windows.answered(track, frames)
+        reply = Reply(track, mark, voice, frames, track.sent_s, track.answered_s)
+        if self.hears_again and mark.utterance.stage == "final" and track.transcript is not None:
+            reply.sound = self.heard_again(reply)  # its words may come when the ring holds it no more
+        return reply
+
+    def heard_again(self, reply: Reply) -> Samples:
+        """The last of an answer's sound, as much as the emotion model hears with its words; nothing, if it need not."""
+        if not self.hears_again or self.windows is None:
+            return np.zeros(0, np.int16)
+        if reply.sound is not None:
+            return reply.sound
+        to = reply.track.start + reply.frames * self.voice_frame
+        there = (to - max(reply.track.start, self.ring.start)) // self.voice_frame
+        return self.ring.read(to - min(there, self.windows.frames) * self.voice_frame, to)
 
     def learn(self, track: Track, utterance: Utterance, now_s: float) -> None:
         """Its final is out, and it tells of who spoke."""
@@ -367,12 +395,6 @@ class StreamState:
         self._vad_ignored = (heard - back) // self.vad_frame
         self._vad_sent = heard - self._vad_ignored * self.vad_frame
         self._levels.clear()
+        self.replies.lost()
         for track in self.tracks:
             track.hear_again()
-
-
-def levels_dbfs(frames: NDArray[np.int16]) -> list[float]:
-    """Root mean square of each row, in dB below full scale."""
-    sound = frames.astype(np.float32)  # for few rows, which is what there mostly are, this is the quickest way
-    powers = (float(row @ row) / (len(row) * 32768.0**2) for row in sound)
-    return [round(max(10 * math.log10(max(power, 1e-12)), SILENCE_DBFS), 1) for power in powers]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from clser.engine.records import Samples, Utterance
 from clser.engine.segment import Event
+from clser.engine.transcript import Transcript
 
 
 class Voice(NamedTuple):
@@ -58,6 +59,8 @@ class Track:
     """Who is learnt from it."""
     given: bytes | None = None
     """What the model was given of the speaker; empty where nothing was known, None before its first frame."""
+    transcript: Transcript | None = None
+    """What it says, where that is written down."""
     told: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     """What the utterance told of its speaker, by frames (speakers.py says which)."""
 

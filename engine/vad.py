@@ -1,9 +1,13 @@
 """Speech probability of a frame -> voiced or not, with hysteresis. Pure; the networks live in backends/."""
 
+import math
 from typing import Annotated, Literal
 
+import numpy as np
 from msgspec import Meta, Struct
+from numpy.typing import NDArray
 
+SILENCE_DBFS = -100.0
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -31,3 +35,10 @@ class Gate:
 
     def reset(self) -> None:
         self._voiced = False
+
+
+def levels_dbfs(frames: NDArray[np.int16]) -> list[float]:
+    """Root mean square of each row, in dB below full scale."""
+    sound = frames.astype(np.float32)  # for few rows, which is what there mostly are, this is the quickest way
+    powers = (float(row @ row) / (len(row) * 32768.0**2) for row in sound)
+    return [round(max(10 * math.log10(max(power, 1e-12)), SILENCE_DBFS), 1) for power in powers]

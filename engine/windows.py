@@ -20,6 +20,10 @@ class Windows(NamedTuple):
         """The last place up to there where it answers by itself; 0 where there is none."""
         return frames - frames % self.hop if self.hop else 0
 
+    def answered(self, track: Track, frames: int) -> int:
+        """The sound that the answer standing after so many frames is about."""
+        return frames if frames == track.asked else self.before(frames)
+
     def late_from(self, track: Track, due: int) -> int:
         """Frames that it has heard, or that are too few to answer after: sound beyond them has to wait."""
         return due or (self.before(track.sent) + self.hop if self.hop else track.sent)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import msgspec
 import numpy as np
@@ -17,8 +18,10 @@ import zmq
 from clser.engine import jobs
 from clser.engine.backends import Numbers, VadNetwork, VoiceModel, open_vad, open_voice
 from clser.engine.backends.devices import is_device_error
+from clser.engine.backends.join import Joiner, open_joiner
 from clser.engine.errors import ClserError, FailedError
 from clser.engine.records import Samples
+from clser.engine.scribe import NICENESS, Scribe, WritingConfig
 from clser.engine.vad import VadConfig
 
 BEAT_MS = 500
@@ -26,27 +29,60 @@ WARM_ROWS = (1, 1, 4)
 WARM_ROWS_CUDA = (1, 1, 2, 8, 32, 128)  # a GPU picks its kernels by the size of the batch, each time for the first time
 
 
-class WorkerConfig(msgspec.Struct, frozen=True):
+class WorkerConfig(msgspec.Struct, frozen=True, tag=True):
+    kind: ClassVar[str] = "worker"
     vad: VadConfig
     model: str
     compute: str = "cpu"
     """One device; the pool says which."""
     backend: str = "onnx"
     precision: str = "full"
+    joins: bool = False
+    """Words are written down elsewhere, and what they say is joined with the voice here."""
+    threads: int = 1
+
+
+AnyConfig = WorkerConfig | WritingConfig
+
+
+class Computing(Protocol):
+    """What answers batches, wherever a worker runs."""
+
+    @property
+    def ready(self) -> jobs.AnyReady: ...
+    def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]: ...
+
+
+def open_computing(config: AnyConfig) -> Computing:
+    return Networks(config) if isinstance(config, WorkerConfig) else Scribe(config)
 
 
 class Networks:
-    """A worker's networks, loaded and warmed up: what computes, wherever a worker runs."""
+    """Voice activity and emotion, loaded and warmed up."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._vad = vad = open_vad(config.vad)
         self._voice = voice = open_voice(config.model, config.compute, config.backend, config.precision)
         warm_up(vad, voice, WARM_ROWS if config.compute == "cpu" else WARM_ROWS_CUDA)
         self._networks: dict[jobs.Lane, VadNetwork | VoiceModel] = {"vad": vad, "voice": voice}
-        self.ready = jobs.Ready(vad.frame_samples, voice.card, vad.state_size)
+        self._joiner = open_joiner(voice) if config.joins else None
+        if self._joiner is not None:
+            warm_joiner(self._joiner, voice)
+        joins = "not" if self._joiner is None else self._joiner.joins
+        self.ready = jobs.Ready(vad.frame_samples, voice.card, vad.state_size, joins)
 
     def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]:
         began = time.perf_counter()
+        numbers = self._join(batch, pcm) if batch.lane == "both" else self._hear(batch, pcm)
+        busy_us = int((time.perf_counter() - began) * 1e6)
+        return jobs.Answer(batch.number, batch.lane, busy_us), np.ascontiguousarray(numbers, np.float32)
+
+    def _join(self, batch: jobs.Batch, pcm: Samples) -> Numbers:
+        assert self._joiner is not None, "nothing joins voice and words here"
+        told = np.frombuffer(batch.states, np.float32).reshape(len(batch.rows), -1)
+        return self._joiner.run(batch.rows, pcm, told, batch.texts)
+
+    def _hear(self, batch: jobs.Batch, pcm: Samples) -> Numbers:
         if given := [row.slot for row in batch.rows if row.given]:
             give = self._vad.restore if batch.lane == "vad" else self._voice.know
             give(given, np.frombuffer(batch.states, np.float32).reshape(len(given), -1))
@@ -57,8 +93,7 @@ class Networks:
         if kept := [row.slot for row in batch.rows if row.keep]:
             keep = self._vad.states if batch.lane == "vad" else self._voice.told
             numbers = np.concatenate((numbers.ravel(), keep(kept).ravel()))
-        busy_us = int((time.perf_counter() - began) * 1e6)
-        return jobs.Answer(batch.number, batch.lane, busy_us), np.ascontiguousarray(numbers, np.float32)
+        return numbers
 
 
 def warm_up(vad: VadNetwork, voice: VoiceModel, counts: Sequence[int] = WARM_ROWS) -> None:
@@ -67,6 +102,13 @@ def warm_up(vad: VadNetwork, voice: VoiceModel, counts: Sequence[int] = WARM_ROW
         for network, frame_samples, frames in ((vad, vad.frame_samples, 1), (voice, voice.card.frame_samples, 3)):
             rows = [jobs.Row(slot, frames, True, anew=True) for slot in range(count)]
             network.run(rows, np.zeros(frames * count * frame_samples, np.int16))
+
+
+def warm_joiner(joiner: Joiner, voice: VoiceModel) -> None:
+    frames = 3 if joiner.joins == "text" else 0
+    told = np.ones((1, len(voice.card.heads) + joiner.tells), np.float32)
+    pcm = np.zeros(frames * voice.card.frame_samples, np.int16)
+    joiner.run([jobs.Row(0, frames, fresh=False)], pcm, told, ["well then"])
 
 
 def broken(error: Exception) -> jobs.Broken:
@@ -78,7 +120,7 @@ def broken(error: Exception) -> jobs.Broken:
     return jobs.Broken(f"{what}: {error}" if str(error) else what, exit_code=3 if device else 1, device=device)
 
 
-def serve(socket: "zmq.Socket[bytes]", networks: Networks, engine_pid: int) -> None:
+def serve(socket: "zmq.Socket[bytes]", networks: Computing, engine_pid: int) -> None:
     """Until told to stop, or until the engine is gone."""
     while True:
         if not socket.poll(BEAT_MS):
@@ -96,14 +138,16 @@ def serve(socket: "zmq.Socket[bytes]", networks: Networks, engine_pid: int) -> N
 
 def main() -> int:
     endpoint, config_json, engine_pid = sys.argv[1:]
-    config = msgspec.json.decode(config_json, type=WorkerConfig)
+    config = msgspec.json.decode(config_json, type=AnyConfig)
+    if isinstance(config, WritingConfig):
+        os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides when we stop
     context = zmq.Context(io_threads=1)
     socket = context.socket(zmq.PAIR)
     socket.linger = 1000
     socket.connect(endpoint)
     try:
-        networks = Networks(config)
+        networks = open_computing(config)
         socket.send(jobs.encode(networks.ready))
         serve(socket, networks, int(engine_pid))
     except Exception as error:

@@ -2,16 +2,18 @@
 
 Letters: B rows, S samples, T frames, F numbers of a front's frame, X numbers that tell of a speaker, H heads.
 
-Sound only for now: a system that reads words too is told that there are none.
+A system that reads words too is told that there are none, unless whoever runs it hears and answers in two steps and gives
+the words to the second (`hear`, `answer`; `clser.models.words_now` makes them of a text).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from clser.models.encoders.hub_frames import is_hub
+from clser.models.encoders.hub_frames import HUB, is_hub
 from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.features.fronts import front
@@ -33,6 +35,40 @@ class LiveState(NamedTuple):
     system: Any
 
 
+class Pretrained(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A pretrained encoder in a front's place: it hears all of the sound at once, and carries nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        from clser.models.encoders.pretrained_speech import open_speech  # noqa: PLC0415 - loads transformers
+
+        self.name = name
+        self.encoder = open_speech(name.removeprefix(HUB)).eval()
+        self.samples, self.width = int(self.encoder.samples), int(self.encoder.width)
+
+    def start(self, rows: int) -> tuple[()]:
+        """Nothing is carried."""
+        return ()
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor) -> Sequences:
+        """What training reads from its cache, and so many steps as a front of our own would give: zeros behind. The last
+        step is often missing, for an encoder's frames overlap."""
+        if torch.jit.is_tracing():
+            raise GivenError(
+                f"this system hears {self.name}, which is not exported with it; run the trained folder with model.backend=torch"
+            )
+        with torch.autocast(pcm_BS.device.type, enabled=False):  # its weights say how precise it is
+            x_BTD, length_B = self.encoder(pcm_BS, frames_B * self.samples)
+        steps = pcm_BS.shape[1] // self.samples
+        return Sequences(functional.pad(x_BTD, (0, 0, 0, max(0, steps - x_BTD.shape[1])))[:, :steps], length_B)
+
+    def shorten(self, dtype: torch.dtype) -> None:
+        """Its weights in half; what leaves it stays float32."""
+        self.encoder.encoder.to(dtype)
+        if (convolutions := getattr(self.encoder, "front", None)) is not None:
+            convolutions.to(dtype)
+
+
 class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
     """What a system hears: sound and the fronts' states to frames by name."""
 
@@ -41,13 +77,13 @@ class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
         if not system.fronts:
             raise GivenError("this system reads words and hears nothing: there is no sound to run it on live")
         self.named: tuple[str, ...] = tuple(system.fronts)
-        pretrained = [name for name in self.named if is_hub(name)]
-        if pretrained:
+        self.pretrained: tuple[str, ...] = tuple(name for name in self.named if is_hub(name))
+        if self.pretrained and system.streams == "exactly":
             raise GivenError(
-                f"this system hears {', '.join(pretrained)}, which is read from frames on disk and does not run live; "
-                "train it with the encoder of our own (speech: own)"
+                f"this system streams exactly and hears {', '.join(self.pretrained)}, which hears its future; "
+                "have it stream by window, or train it with the encoder of our own (speech: own)"
             )
-        self.each = nn.ModuleList([front(name) for name in self.named])
+        self.each = nn.ModuleList([Pretrained(name) if is_hub(name) else front(name) for name in self.named])
         self.ratios: tuple[int, ...] = tuple(system.frame_samples // each.samples for each in self.each)
         """Frames of each front in one frame of the system."""
         for name, each, ratio in zip(self.named, self.each, self.ratios, strict=True):
@@ -55,18 +91,11 @@ class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
                 raise GivenError(
                     f"frame_samples {system.frame_samples} is no multiple of the {each.samples} samples in a frame of {name}"
                 )
-        self._register_words(system.words)
+        self.reads = bool(system.words)
+        if self.reads:
+            from clser.models.words_now import no_words  # noqa: PLC0415 - most systems have no words
 
-    def _register_words(self, kind: str) -> None:
-        if is_hub(kind):
-            raise GivenError(f"this system reads {kind}, which does not run live; train it with words: hashed")
-        self.reads = bool(kind)
-        if kind:
-            from clser.models.encoders.text import tokeniser  # noqa: PLC0415 - most systems have no words
-
-            grams = tokeniser(kind)([""])[0].shape[2:]
-            # one word of padding, for a sequence of no steps is more than some operations can take
-            self.register_buffer("no_words_BLG", torch.zeros((1, 1, *grams), dtype=torch.long), persistent=False)
+            self.register_buffer("no_words_BLX", no_words(system.words), persistent=False)
 
     def start(self, rows: int) -> tuple[Any, ...]:
         """The states before the first sample."""
@@ -76,13 +105,34 @@ class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
         """What the system is given for that many of its frames, and the fronts' states after them."""
         given, after = {}, []
         for name, each, ratio, before in zip(self.named, self.each, self.ratios, state, strict=True):
+            if name in self.pretrained:
+                given[name] = each(pcm_BS, frames_B * ratio)
+                after.append(before)
+                continue
             x_BTF, left = each(pcm_BS, frames_B * ratio, before)
             given[name] = Sequences(x_BTF, frames_B * ratio)
             after.append(left)
+        if self.pretrained:
+            given = self._whole(given)
         if self.reads:
-            no_words_BLG = self.no_words_BLG.expand(pcm_BS.shape[0], *self.no_words_BLG.shape[1:])
-            given[WORDS] = Sequences(no_words_BLG, torch.zeros_like(frames_B))
+            no_words_BLX = self.no_words_BLX.expand(pcm_BS.shape[0], *self.no_words_BLX.shape[1:])
+            given[WORDS] = Sequences(no_words_BLX, torch.zeros_like(frames_B))
         return given, tuple(after)
+
+    def _whole(self, given: Mapping[str, Sequences]) -> dict[str, Sequences]:
+        """As training cuts clips: to as many whole frames of the system as every front has."""
+        ratio_of = dict(zip(self.named, self.ratios, strict=True))
+        whole = [torch.div(given[name].length_B, ratio_of[name], rounding_mode="floor") for name in self.named]
+        least_B = torch.stack(whole).amin(0)
+        return {name: Sequences(x_BTF, least_B * ratio_of[name]) for name, (x_BTF, _) in given.items()}
+
+    def silence(self, rows: int, device: torch.device) -> dict[str, Sequences]:
+        """What the system is given where there is no sound at all."""
+        none_B = torch.zeros(rows, dtype=torch.long, device=device)
+        return {
+            name: Sequences(torch.zeros(rows, ratio, each.width, device=device), none_B)
+            for name, each, ratio in zip(self.named, self.each, self.ratios, strict=True)
+        }
 
 
 class Calibrated(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
@@ -146,6 +196,18 @@ class Live(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is
         heard_BX = at_end(torch.zeros_like(speaker_BX), e_BTY[..., : self.speaker_numbers], frames_B)
         return (logits_BTH, heard_BX, *leaves(LiveState(fronts, system)))
 
+    def hear(self, pcm_BS: Tensor, frames_B: Tensor) -> dict[str, Sequences]:
+        """What the system is given for a whole utterance, from its start."""
+        return _heard(self.fronts, pcm_BS, frames_B)
+
+    def answer(self, given: Mapping[str, Sequences]) -> Tensor:
+        """[B, 1, H]: the calibrated logits after the last frame of all that was given, the speaker unknown."""
+        name, ratio = self.fronts.named[0], self.fronts.ratios[0]
+        length_B = given[name].length_B
+        last_B1 = (torch.div(length_B, ratio, rounding_mode="floor") - 1).clamp_min(0)[:, None]
+        logits_B1H, _ = self.system(given, self.system.start(length_B.shape[0]), last_B1)
+        return self.calibrated(logits_B1H)
+
     @property
     def _told(self) -> int:
         return int(self.speaker_numbers > 0)
@@ -162,14 +224,26 @@ class Windowed(nn.Module):  # type: ignore[misc]  # torch is not followed: Modul
 
     def forward(self, pcm_BS: Tensor, frames_B: Tensor) -> Tensor:
         """The calibrated logits [B, 1, H] about all of each row's own `frames_B` frames."""
-        start = LiveState(self.fronts.start(1), self.system.start(1))
-        # Zeros are the start by contract; made like this, their number of rows is not fixed when the graph is traced.
-        rows = pcm_BS.shape[0]
-        zeros = (pcm_BS.new_zeros((rows, *leaf.shape[1:]), dtype=leaf.dtype) for leaf in leaves(start))
-        before = like(start, zeros)
-        given, _ = self.fronts(pcm_BS, frames_B, before.fronts)
-        logits_B1H, _ = self.system(given, before.system)
+        return self.answer(self.hear(pcm_BS, frames_B))
+
+    def hear(self, pcm_BS: Tensor, frames_B: Tensor) -> dict[str, Sequences]:
+        """What the system is given for each row's own `frames_B` frames."""
+        return _heard(self.fronts, pcm_BS, frames_B)
+
+    def answer(self, given: Mapping[str, Sequences]) -> Tensor:
+        """[B, 1, H]: the calibrated logits about all that was given."""
+        rows = given[self.fronts.named[0]].length_B.shape[0]
+        logits_B1H, _ = self.system(given, self.system.start(rows))
         return self.calibrated(logits_B1H)
+
+
+def _heard(fronts: Fronts, pcm_BS: Tensor, frames_B: Tensor) -> dict[str, Sequences]:
+    """The fronts' frames from the start."""
+    start, rows = fronts.start(1), pcm_BS.shape[0]
+    # Zeros are the start by contract; made like this, their number of rows is not fixed when the graph is traced.
+    zeros = (pcm_BS.new_zeros((rows, *leaf.shape[1:]), dtype=leaf.dtype) for leaf in leaves(start))
+    given: dict[str, Sequences] = fronts(pcm_BS, frames_B, like(start, zeros))[0]
+    return given
 
 
 def live(system: Any, calibration: Calibration = NO_CALIBRATION) -> Live | Windowed:

@@ -49,7 +49,7 @@ EXAMPLES: dict[str, Message] = {
         arousal=0.25,
         valence=-0.5,
         affect_source="classes",
-        text=Text("cześć", "jak", "pl", 0.875, False),
+        text=Text("cześć", " jak", "pl", 0.875, False, ((1.25, 1.75), (1.75, 2.5))),
         timing_ms=Timing(20.0, 3.5, 0.25, 4.0, 0.0),
         model=Model("voice_gru", "0123456789abcdef"),
     ),

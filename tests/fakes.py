@@ -144,6 +144,15 @@ def usual(sums: NDArray[np.float32]) -> NDArray[np.float32]:
     return (_WEIGHTS @ (sums[1:] / (1.0 + sums[0]))).astype(np.float32)
 
 
+def joined(told: NDArray[np.float32], suspect: bool) -> NDArray[np.float32]:
+    """What a worker makes of the voice's logits and what the words told, one after the other."""
+    voice, words = told[: len(HEADS)], told[len(HEADS) : len(HEADS) + jobs.CLASSES]
+    weight = 0.1 if suspect else 0.5
+    return np.concatenate(
+        (voice + weight * np.resize(words, len(HEADS)), words, (1 - weight, weight)), dtype=np.float32
+    )
+
+
 @dataclass
 class UnderWay:
     worker: int
@@ -184,6 +193,13 @@ class _FakeWorker:
             kept = [tells(self.voice[slot]) for slot in keeping]
         return np.concatenate([each.ravel() for each in [*out, *kept]])
 
+    def join(self, batch: jobs.Batch) -> NDArray[np.float32]:
+        """The voice's logits with half of what the words tell added to each head; nothing of a suspect text."""
+        told = np.frombuffer(batch.states, np.float32).reshape(len(batch.rows), -1)
+        if told.shape[1] < len(HEADS) + jobs.CLASSES:  # of a model that reads the text itself
+            told = np.pad(told, ((0, 0), (0, jobs.CLASSES)))
+        return np.concatenate([joined(each, row.suspect) for each, row in zip(told, batch.rows, strict=True)])
+
     def _take_given(self, batch: jobs.Batch) -> None:
         each = 1 if batch.lane == "vad" else self.card.speaker_numbers
         given = np.frombuffer(batch.states, np.float32)
@@ -201,11 +217,14 @@ class _FakeWorker:
 class FakePool:
     """Workers in this process. Answers come by themselves on the next turn of the loop, unless their lane is held."""
 
-    def __init__(self, workers: int = 1, hold: Iterable[jobs.Lane] = (), card: jobs.VoiceCard = CARD) -> None:
-        self._card = card
+    def __init__(
+        self, workers: int = 1, hold: Iterable[jobs.Lane] = (), card: jobs.VoiceCard = CARD, joins: jobs.Joins = "not"
+    ) -> None:
+        self._card, self._joins = card, joins
         self.held: set[jobs.Lane] = set(hold)
         self.under_way: list[UnderWay] = []
         self.batches: list[tuple[int, jobs.Batch]] = []
+        self.sounds: dict[jobs.Lane, list[Samples]] = {lane: [] for lane in jobs.LANES}
         self.refuse: ClserError | None = None
         self.stopped = False
         self._workers = [_FakeWorker(card=card) for _ in range(workers)]
@@ -216,7 +235,7 @@ class FakePool:
         if self.refuse is not None:
             raise self.refuse
         self._listener = listener
-        return jobs.Ready(VAD_FRAME, self._card, vad_state=1)
+        return jobs.Ready(VAD_FRAME, self._card, vad_state=1, joins=self._joins)
 
     @property
     def workers(self) -> int:
@@ -230,10 +249,11 @@ class FakePool:
         at = self._workers[worker]
         assert at.up, "a batch for a worker that is down"
         assert not any(u.worker == worker and u.batch.lane == batch.lane for u in self.under_way), "one batch a lane"
-        assert batch.rows and all(row.frames > 0 for row in batch.rows), "a row without work"
+        assert batch.rows and all(row.frames > 0 or batch.lane == "both" for row in batch.rows), "a row without work"
         assert len({row.slot for row in batch.rows}) == len(batch.rows), "a slot twice in one batch"
         self.batches.append((worker, batch))
-        job = UnderWay(worker, batch, at.run(batch, pcm))
+        self.sounds[batch.lane].append(pcm)
+        job = UnderWay(worker, batch, at.join(batch) if batch.lane == "both" else at.run(batch, pcm))
         self.under_way.append(job)
         if batch.lane not in self.held:
             asyncio.get_running_loop().call_soon(self.answer, job)
@@ -312,12 +332,15 @@ class Rig:
         workers: int = 1,
         hold: Iterable[jobs.Lane] = (),
         card: jobs.VoiceCard = CARD,
+        joins: jobs.Joins = "not",
+        scribes: Any = None,
         **sections: dict[str, Any],
     ) -> None:
         self.clock = ManualClock()
-        self.pool = FakePool(workers, hold, card)
+        self.pool = FakePool(workers, hold, card, joins)
+        self.scribes = scribes
         values = {**sections, "bus": {"publish": "", **sections.get("bus", {})}}
-        self.engine = Engine(from_values(values, "test"), self.clock, self.pool)
+        self.engine = Engine(from_values(values, "test"), self.clock, self.pool, scribes)
         self.messages: list[Message] = []
 
     async def __aenter__(self) -> "Rig":
@@ -327,6 +350,8 @@ class Rig:
 
     async def __aexit__(self, *error: Any) -> None:
         self.pool.release()
+        if self.scribes is not None:
+            self.scribes.release()
         await self.engine.__aexit__(*error)
 
     @property

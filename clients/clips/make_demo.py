@@ -68,14 +68,15 @@ class Phrase(NamedTuple):
     pause_s: float  # the silence before the next phrase
 
 
-# British English is "en": espeak-ng says "en-gb+f2" without the variant, and without a word about it.
+# Half of it is English, in sentences and voices that a recogniser for people can follow too: the demo should show words. What it
+# writes down of the other half is nothing, or nonsense that it should not trust.
 PHRASES = [
-    Phrase("neutral", "en-us+m3", "The parcel arrives on Tuesday, just before lunch.", 0.9),
-    Phrase("anger", "en+m7", "I told you twice already, do not park there!", 1.2),
+    Phrase("neutral", "en-us+f1", "We will meet again on Tuesday in the afternoon.", 0.9),
+    Phrase("anger", "en-us+m1", "Stop it right now, this is not your money!", 1.2),
     Phrase("sadness", "de+m1", "Es ist so still im Haus ohne den alten Hund.", 1.3),
-    Phrase("happiness", "it+f3", "Che bello, domani andiamo tutti al mare!", 0.7),
+    Phrase("happiness", "en-us+f2", "What a wonderful day, I am so happy to see you!", 0.7),
     Phrase("surprise", "fr+f4", "Quoi, tu as fait ce gâteau tout seul ?", 1.1),
-    Phrase("boredom", "en+f2", "So we read the manual again page after page.", 1.2),
+    Phrase("boredom", "en-us+f2", "So we read the same story again and again.", 1.2),
     Phrase("fear", "pl+f5", "Cicho, ktoś chodzi nocą po naszym strychu!", 0.8),
     Phrase("anger", "es+m2", "¡Basta ya, baja esa música ahora mismo!", 0.0),
 ]

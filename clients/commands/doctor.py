@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from clser.engine.asr import AUTO, AsrConfig
+from clser.engine.backends import recognisers, whisper
 from clser.engine.config import ModelConfig
 from clser.engine.errors import ClserError
 from clser.engine.places import runtime_dir
@@ -32,7 +34,7 @@ class Finding(Struct, frozen=True):
 
 
 def findings() -> list[Finding]:
-    return [*_base(), *_runtime(), *_model(), *_around()]
+    return [*_base(), *_runtime(), *_model(), *_recognisers(), *_around()]
 
 
 def healthy(found: list[Finding]) -> bool:
@@ -110,6 +112,20 @@ def _model() -> Iterator[Finding]:
         yield Finding("default model", f"{name}: {error}", False, True, "install clser-stream again")
     else:
         yield Finding("default model", f"{card.name} {card.version} {card.digest} ({path})", True, True)
+
+
+def _recognisers() -> Iterator[Finding]:
+    for kind, package in recognisers.PACKAGES.items():
+        here = recognisers.installed(kind)
+        version = import_module("clser.engine.backends.probe").distribution(package.replace("_", "-"))
+        hint = "" if here else f"to hear words with it: {recognisers.INSTALL[kind]}"
+        yield Finding(kind, f"{package} {version}".strip() if here else "not installed", here, False, hint)
+    on_disk = [name for name in whisper.NAMES if whisper.available(name)]
+    hint = f"{'for more, ' if on_disk else ''}{recognisers.PULL} (or tiny, small, ...)"
+    yield Finding("whisper models", ", ".join(on_disk) or "none", bool(on_disk), False, hint)
+    taken = recognisers.choose(AsrConfig(recogniser=AUTO))
+    name = f"{taken.module.rpartition('.')[2]} {taken.name}".strip() if taken.module else "off"
+    yield Finding("--asr auto", f"{name}: {taken.why}", bool(taken.module), False)
 
 
 def _around() -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from clser.clients.commands.systems import add_zoo
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import SAMPLE_RATE_HZ
-from clser.engine.shipped import installed
+from clser.engine.shipped import backend_for, model_path
 from clser.models import evaluate, measures
 from clser.models.data.augment import speech_bounds
 from clser.models.data.clips import Clip, read_sound
@@ -100,7 +100,7 @@ def run(given: argparse.Namespace) -> int:
 
 def is_trained(model: str) -> bool:
     """Whether it is something of `clser-models train`: a folder or a .safetensors file."""
-    return model not in installed() and (model.endswith(".safetensors") or Path(model).is_dir())
+    return backend_for(model) == "torch"
 
 
 def cut(clip: Clip) -> Array:
@@ -166,7 +166,7 @@ def _trained(
         saved, judged = (import_module(f"clser.models.{name}") for name in ("saved", "judged"))
     except ModuleNotFoundError as error:
         raise MissingError(f"a trained folder needs {error.name}: pip install 'clser-stream[torch]'") from error
-    system, about = saved.load(Path(given.model), given.zoo)
+    system, about = saved.load(model_path(given.model), given.zoo)
     if given.words and not system.words:
         raise GivenError(f"--words: {about.system} reads none; leave it out")
     known_NX = None
@@ -191,10 +191,8 @@ def _known(
 
 
 def _through_engine(given: argparse.Namespace, clips: Sequence[Clip], first: Sequence[Clip]) -> Answers:
-    trained = is_trained(given.model)
-    where = str(Path(given.model).resolve()) if trained or Path(given.model).exists() else given.model
     began = time.perf_counter()
-    probability_N7, unanswered, model = through_engine.hear(where, "torch" if trained else "onnx", clips, first)
+    probability_N7, unanswered, model = through_engine.hear(given.model, clips, first)
     busy_s = time.perf_counter() - began
     logits_NH = np.log(np.maximum(probability_N7, 1e-12))
     sound_s = sum(clip.duration_s for clip in (*first, *clips))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clser.clients.commands.systems import add_zoo, need_torch
-from clser.engine.errors import GivenError, MissingError
+from clser.engine.errors import GivenError
 from clser.engine.shipped import installed, model_path
 
 NAME = "export"
@@ -48,14 +48,10 @@ def run(given: argparse.Namespace) -> int:
 
 def opened(model: str, zoo: Sequence[Path]) -> tuple[Any, Any]:
     """The system behind a name or a path, and what is known of it."""
-    path = Path(model)
-    if path.suffix == ".onnx":
+    if model.endswith(".safetensors"):
+        path = Path(model)
+    elif model in installed():
+        path = model_path(model).with_suffix(".safetensors")
+    elif model.endswith(".onnx") or (path := model_path(model)).suffix == ".onnx":
         raise GivenError(f"--model {model}: that is an ONNX file already; give a folder of `clser-models train`")
-    if path.is_dir() or path.suffix == ".safetensors":
-        return import_module("clser.models.saved").load(path, zoo)  # type: ignore[no-any-return]  # systems are Any
-    if model not in installed():
-        raise MissingError(
-            f"model {model!r} is unknown: give a folder of `clser-models train`, or one of {', '.join(installed())}"
-        )
-    weights = model_path(model).with_suffix(".safetensors")
-    return import_module("clser.models.saved").load(weights, zoo)  # type: ignore[no-any-return]  # systems are Any
+    return import_module("clser.models.saved").load(path, zoo)  # type: ignore[no-any-return]  # systems are Any

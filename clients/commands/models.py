@@ -14,7 +14,7 @@ from clser.clients.commands import doctor
 from clser.clients.commands.shell import Parser, parser, run, set_up_log
 from clser.clients.commands.systems import add_zoo
 from clser.engine.errors import ClserError, MissingError
-from clser.engine.shipped import installed, model_path
+from clser.engine.shipped import installed, model_path, own
 
 NOT_WORKING = 3
 ELSEWHERE = ("train", "eval", "lint", "export", "pull")
@@ -26,7 +26,7 @@ def _parser(action: str = "") -> Parser:
     made = parser("clser-models", "The models and systems that are here. Nothing is downloaded but by `pull`.")
     inner = made.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     for name, what in (
-        ("list", "the installed models, and the systems that can be trained"),
+        ("list", "the installed models, those in your own folder, and the systems that can be trained"),
         ("show", "what a model or a system says of itself, and what can be set"),
         ("card", "a model's card: what it was trained on, how well it does, what it must not be used for"),
         ("doctor", "what is installed, what is missing, and how to get it (exit 3 if the default path does not work)"),
@@ -69,12 +69,18 @@ def _list(given: argparse.Namespace) -> int:
             print(f"clser-models: {error}", file=sys.stderr)
     systems = import_module("clser.clients.commands.systems")
     found = systems.listed(given.zoo) if systems.torch_is_here() else None
+    yours = systems.owned()
     if given.json:
-        print(json.dumps({"models": models, "systems": found}))
+        print(json.dumps({"models": models, "own": yours, "systems": found}))
         return 0
     for model in models:
         heads = ",".join(model["heads"])
         print(f"{model['name']:<16}  {model['digest']}  {model['bytes'] / 1e6:6.1f} MB  {heads}")
+    for model in yours:
+        what = f"  {model['system']}" if model["system"] else ""
+        print(
+            f"{model['name']:<16}  {model['digest']:<16}  {model['bytes'] / 1e6:6.1f} MB  yours{what}, {model['file']}"
+        )
     if found is None:
         print(systems.NEEDS_TORCH)
         return 0
@@ -96,6 +102,8 @@ def _said(given: argparse.Namespace) -> tuple[dict[str, Any], Sequence[str]]:
     """What there is to tell of a name or a path: as it is, and as lines."""
     systems = import_module("clser.clients.commands.systems")
     path = Path(given.name)
+    if given.name in own() and not given.system and not path.exists():
+        path = model_path(given.name)
     if path.is_dir() or path.suffix == ".safetensors":
         systems.need_torch()
         return (said := systems.trained(path)), _pairs(said)

@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from clser.clients.clips import demo_clip
@@ -12,8 +13,9 @@ from clser.clients.commands import output
 from clser.clients.commands.shell import Ending, Parser, parser, run, seconds, set_up_log
 from clser.clients.console import Console
 from clser.engine.api import Engine
-from clser.engine.errors import FailedError, GivenError
+from clser.engine.errors import FailedError
 from clser.engine.ingest import IngestConfig
+from clser.engine.logs import log
 from clser.engine.sources import Source, SourceSettings, open_source
 from clser.engine.sources.mic import list_devices
 
@@ -76,22 +78,31 @@ def _parser() -> Parser:
     engine.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated"
     )
-    engine.add_argument("--model", metavar="NAME", help="voice model: a name of `clser-models list`, or an .onnx file")
+    engine.add_argument(
+        "--model", metavar="NAME",
+        help="emotion model: a name of `clser-models list` (shipped ones, and those in your own folder), an .onnx file, or a "
+        "folder that `clser-models train` wrote (default: voice)",
+    )  # fmt: skip
     engine.add_argument(
         "--compute", metavar="cpu|cuda:N", help="where the voice model runs; several devices with commas (default: cpu)"
     )
     engine.add_argument("--workers", type=int, metavar="N", help="worker processes, 1 to 64 (default: 1)")
     engine.add_argument(
-        "--asr", default="auto", metavar="auto|off",
-        help="speech recognition; none is built in yet, so both mean off (default: auto)",
+        "--asr", metavar="auto|off|sphinx|whisper[:NAME]",
+        help="who writes down what is said, so that the words count too: Sphinx (English only, extra `sphinx`), Whisper (extra "
+        "`whisper`; NAME is a size such as base, a name on the hub or a folder), or auto, the best that is on this machine "
+        "(default: auto; other configs than live: off)",
     )  # fmt: skip
+    engine.add_argument(
+        "--language",
+        metavar="CODE",
+        help="what is spoken, such as en (default: Whisper listens for it, Sphinx takes it for en)",
+    )
     return made
 
 
 def _overrides(given: argparse.Namespace) -> list[str]:
     """All flags that stand for a setting, as settings."""
-    if given.asr not in ("auto", "off"):
-        raise GivenError(f"--asr {given.asr}: speech recognition is not built in yet; give auto or off")
     flags = {
         "bus.publish": given.bind,
         "bus.keys": given.keys,
@@ -99,6 +110,8 @@ def _overrides(given: argparse.Namespace) -> list[str]:
         "model.voice": given.model,
         "pool.compute": given.compute,
         "pool.workers": given.workers,
+        "asr.recogniser": given.asr,
+        "asr.language": given.language,
     }
     return [*given.set, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None)]
 
@@ -124,8 +137,11 @@ async def _stream(engine: Engine, sources: Sequence[Source], form: output.Form, 
     written = asyncio.Event()
     with output.owned(form, console):
         try:
-            async with engine:
+            async with contextlib.AsyncExitStack() as stack:
+                if not await _started(stack.enter_async_context(engine), ending):
+                    return ending.code
                 console.at(engine.endpoint or "not published", "ready")
+                _tell_of_words(engine, form, console)
                 messages = engine.messages(frames=form in ("console", "all"))
                 poured = asyncio.create_task(output.pour(messages, form, console, written.set), name="output")
                 await _until_over(engine, sources, ending, poured, duration_s)
@@ -136,6 +152,31 @@ async def _stream(engine: Engine, sources: Sequence[Source], form: output.Form, 
         raise FailedError(f"standard output took nothing for {GRACE_S:.0f} s: the last results are lost")
     poured.result()
     return ending.code
+
+
+async def _started(start: Coroutine[Any, Any, Engine], ending: Ending) -> bool:
+    """Whether it started before somebody asked for the end: a large recogniser takes its time."""
+    starting, asked = asyncio.create_task(start), asyncio.create_task(ending.wait())
+    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    return False
+
+
+def _tell_of_words(engine: Engine, form: output.Form, console: Console) -> None:
+    """Who writes down what is said, once; where nobody does though somebody was looked for, what would help."""
+    recogniser = engine.describe()["recogniser"]
+    name, why = recogniser["name"] or "", recogniser["why"]
+    if form != "console":
+        log.info("recogniser", name=name or None, why=why)
+        return
+    console.writes(name)
+    if not name and engine.config.asr.recogniser == "auto":
+        console.note(f"no words: {why}")
 
 
 async def _last_words(poured: "asyncio.Task[None]", written: asyncio.Event) -> None:

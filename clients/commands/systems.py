@@ -12,6 +12,7 @@ import msgspec
 from msgspec import NODEFAULT
 
 from clser.engine.errors import ClserError, MissingError
+from clser.engine.shipped import model_path, own
 
 NEEDS_TORCH = "systems are listed, shown and exported with torch: pip install 'clser-stream[torch]'"
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -57,6 +58,24 @@ def listed(zoo: Sequence[Path]) -> list[dict[str, Any]]:
             print(f"clser-models: system {name}: {error}", file=sys.stderr)
         except Exception as error:  # noqa: BLE001 - a file in a folder of somebody's may raise anything
             print(f"clser-models: system {name}: {type(error).__name__}: {error}", file=sys.stderr)
+    return found
+
+
+def owned() -> list[dict[str, Any]]:
+    """The models in the user's own folder; what their systems are only where torch can read them. One that is broken hides
+    no other."""
+    found = []
+    for name in own():
+        path = model_path(name)
+        said = {"name": name, "file": str(path), "bytes": path.stat().st_size, "system": "", "digest": ""}
+        try:
+            if path.suffix == ".safetensors" and torch_is_here():
+                about = import_module("clser.models.saved").about_of(path)
+                said |= {"system": about.system, "digest": about.digest}
+        except ClserError as error:
+            print(f"clser-models: {error}", file=sys.stderr)
+            continue
+        found.append(said)
     return found
 
 

@@ -24,20 +24,20 @@ Array = np.ndarray[Any, Any]
 
 
 def hear(
-    model: str, backend: str, clips: Sequence[Clip], heard: Sequence[Clip] = (), overrides: Sequence[str] = ()
+    model: str, clips: Sequence[Clip], heard: Sequence[Clip] = (), overrides: Sequence[str] = ()
 ) -> tuple[Array, int, Model]:
     """[N, 7] probabilities of the published classes, how many clips got no final, and the model that answered.
 
     heard: clips that are heard first, each as its speaker's. What is known of the speakers by then stays as it is: no clip
     that is answered counts for another, nor its first utterance for its second.
     """
-    return asyncio.run(_hear(model, backend, clips, heard, overrides))
+    return asyncio.run(_hear(model, clips, heard, overrides))
 
 
 async def _hear(
-    model: str, backend: str, clips: Sequence[Clip], heard: Sequence[Clip], overrides: Sequence[str]
+    model: str, clips: Sequence[Clip], heard: Sequence[Clip], overrides: Sequence[str]
 ) -> tuple[Array, int, Model]:
-    settings = [f"model.voice={model}", f"model.backend={backend}", "bus.publish=", "bus.control=", *overrides]
+    settings = [f"model.voice={model}", "bus.publish=", "bus.control=", "asr.recogniser=off", *overrides]
     settings += [f"speaker.enabled={'true' if heard else 'false'}", *EVERYTHING_COUNTS]
     async with Engine.from_config("live", *settings) as engine:
         ready = engine.describe()["model"]

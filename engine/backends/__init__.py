@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clser.engine.errors import FailedError, GivenError, MissingError
-from clser.engine.jobs import Row, VoiceCard
+from clser.engine.jobs import RecogniserCard, Row, VoiceCard, Words
 from clser.engine.records import Samples
+from clser.engine.shipped import backend_for
 from clser.engine.vad import VadConfig
 
 Numbers = NDArray[np.float32]
@@ -49,13 +50,27 @@ class VoiceModel(Protocol):
         """What each slot's utterance tells of its speaker after the frames that were run last: [slots, speaker_numbers]."""
 
 
+class Recogniser(Protocol):
+    """Hears utterances as they grow and writes down what is said.
+
+    The worker hands it rows of new sound only; what it needs of older sound it keeps by slot, and drops when a row is `fresh`.
+    """
+
+    card: RecogniserCard
+
+    def run(self, rows: Sequence[Row], pcm: Samples) -> list[Words]:
+        """What it holds of each row's utterance now. A row may bring no sound: with `anew` or `last` it asks what stands."""
+
+
 def open_vad(config: VadConfig) -> VadNetwork:
     backend = import_module(f"clser.engine.backends.{config.network}")
     return cast(VadNetwork, backend.open_vad(config))
 
 
-def open_voice(model: str, compute: str, backend: str = "onnx", precision: str = "full") -> VoiceModel:
-    """`model` is a shipped name or a path; `backend` a module here or, with a dot in its name, one elsewhere."""
+def open_voice(model: str, compute: str, backend: str = "auto", precision: str = "full") -> VoiceModel:
+    """`model` is a name or a path; `backend` a module here or, with a dot in its name, one elsewhere; `auto`: what plays it."""
+    if backend == "auto":
+        backend = backend_for(model)
     if backend == "onnx" and precision != "full":
         raise GivenError(f"pool.precision {precision!r}: ONNX Runtime plays the file as it is; set model.backend=torch")
     try:

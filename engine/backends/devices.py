@@ -8,7 +8,7 @@ from clser.engine.errors import ClserError, GivenError, MissingError
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 HINT = "give cpu or cuda:N, or several with commas, as in cuda:0,cuda:1"
 
-RUNTIMES = ("onnxruntime", "torch")
+RUNTIMES = ("ctranslate2", "onnxruntime", "torch")
 TOLD_BY_NAME = ("AcceleratorError", "OutOfMemoryError", "DeviceReset", "EPFail")
 TOLD_BY_WORDS = re.compile(r"cuda|cudnn|cublas|cufft|cusolver|curand|nccl|nvml|nvrtc", re.IGNORECASE)
 

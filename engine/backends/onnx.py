@@ -17,20 +17,16 @@ from clser.engine.backends.windowed import Windowed
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
-from clser.engine.shipped import installed, model_path
+from clser.engine.shipped import model_path
 
 SPEAKER, HEARD = "speaker_BX", "heard_BX"
 
 
 class OnnxVoice:
     def __init__(self, model: str, compute: str) -> None:
-        if model.endswith(".safetensors"):
+        path = Path(model) if model.endswith(".safetensors") else model_path(model)
+        if path.suffix == ".safetensors":
             raise GivenError(f"model {model!r}: ONNX Runtime plays .onnx files; set model.backend=torch for this one")
-        if model not in installed() and Path(model).is_dir():
-            raise GivenError(
-                f"model {model!r}: that is a folder; give its model.onnx, or set model.backend=torch for what was trained there"
-            )
-        path = model_path(model)
         self._session = _open_session(path, compute)
         self.card = read_card(self._session.get_modelmeta().custom_metadata_map.get("clser"), path)
         self._check_contract(path)

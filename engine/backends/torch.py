@@ -1,21 +1,24 @@
 """Trained systems in torch, on the CPU or a GPU, with the state of every stream on the device.
 
-Only samples, logits and what tells of speakers travel between host and device. In half precision the features are still
-computed in full: a quiet band beside a loud one is lost in a short mantissa.
+Only samples, texts, logits and what tells of speakers travel between host and device. In half precision our own features are
+still computed in full: a quiet band beside a loud one is lost in a short mantissa. Pretrained encoders keep their weights in
+half.
 
 Shapes: B rows, S samples, T frames, X numbers that tell of a speaker, H heads.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from clser.engine.backends import Numbers, Speakers, padded, run_alike
 from clser.engine.backends.card import read_card
@@ -24,10 +27,22 @@ from clser.engine.backends.windowed import Windowed
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row, VoiceCard
 from clser.engine.records import Samples
-from clser.engine.shipped import model_path
+from clser.engine.shipped import installed, model_path
 from clser.models import live, saved
+from clser.models.tensors import Sequences
 
+Given = dict[str, Sequences]
+"""What a system is given, by the name of a front."""
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
+
+
+class Heard(NamedTuple):
+    """What the fronts made of a sound, so that nobody computes it twice."""
+
+    digest: bytes
+    """Of the sound."""
+    of_1: Given
+    """One row."""
 
 
 class TorchVoice:
@@ -40,7 +55,13 @@ class TorchVoice:
         net, self.card = _open(path)
         if self._half is not None:
             in_full(net)
+            shorten(net, self._half)
         self._net = net.to(self._device).eval()
+        self.words: str = net.system.words
+        """What the system's text is cut into; empty: it reads none."""
+        self.keeps = False
+        """What the fronts made of each slot's last window is kept: somebody will ask about it again."""
+        self._heard: dict[int, Heard] = {}
         self._windowed = None if self.card.streams == "exactly" else Windowed(self.card, self._whole)
         self._slots = DeviceSlots(net.shapes() if isinstance(net, live.Live) else [], self._device)
         self._speakers = Speakers(self.card.speaker_numbers) if self.card.speaker_numbers else None
@@ -61,13 +82,75 @@ class TorchVoice:
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
     def _whole(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
         """One answer for all the sound of each row."""
-        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
-            logits: Tensor = self._net(*self._moved(counts_B, sounds))
+        with self._cast():
+            given = self._net.hear(*self._moved(counts_B, sounds))
+            logits: Tensor = self._net.answer(given)
+        if self.keeps:
+            self._keep(rows, counts_B, sounds, given)
         return np.asarray(logits.float().cpu().numpy())
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
+    def heard(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Given:
+        """What the system is given of these sounds, each one's frames computed only if its slot's last ones are of another."""
+        fresh = [
+            i for i, row in enumerate(rows)
+            if (was := self._heard.get(row.slot)) is None or was.digest != _digest(sounds[i])
+        ]  # fmt: skip
+        if fresh:
+            some = [sounds[i] for i in fresh]
+            with self._cast():
+                given = self._net.hear(*self._moved(counts_B[fresh], some))
+            self._keep([rows[i] for i in fresh], counts_B[fresh], some, given)
+        kept = [self._heard[row.slot].of_1 for row in rows]
+        return {
+            name: Sequences(
+                pad_sequence([one[name].x_BTD[0] for one in kept], batch_first=True),
+                torch.cat([one[name].length_B for one in kept]),
+            )
+            for name in self._net.fronts.named
+        }
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
+    def answer(self, given: Mapping[str, Sequences]) -> Tensor:
+        """[B, H]: the calibrated logits about all that is given, words among it or not."""
+        with self._cast():
+            logits_B1H: Tensor = self._net.answer(given)
+        return logits_B1H[:, 0].float()
+
+    def silence(self, rows: int) -> Given:
+        """What the system is given where there is no sound."""
+        given: Given = self._net.fronts.silence(rows, self._device)
+        return given
+
+    def beside(self, module: Any) -> Any:
+        """Another network on the same device, as precise as this one; it has a `shorten`."""
+        if self._half is not None:
+            module.shorten(self._half)
+        return module.to(self._device).eval()
+
+    def _keep(
+        self,
+        rows: Sequence[Row],
+        counts_B: NDArray[np.int64],
+        sounds: Sequence[Numbers],
+        given: Mapping[str, Sequences],
+    ) -> None:
+        fronts = self._net.fronts
+        ratio_of = dict(zip(fronts.named, fronts.ratios, strict=True))
+        for i, (row, count) in enumerate(zip(rows, counts_B.tolist(), strict=True)):
+            # cloned, or all rows would be kept as long as one of them
+            own = {
+                name: Sequences(given[name].x_BTD[i : i + 1, : count * ratio].clone(), given[name].length_B[i : i + 1].clone())
+                for name, ratio in ratio_of.items()
+            }  # fmt: skip
+            self._heard[row.slot] = Heard(_digest(sounds[i]), own)
+
+    def _cast(self) -> Any:
+        return torch.autocast(self._device.type, self._half, enabled=self._half is not None)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
     def _call(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
-        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
+        with self._cast():
             slots_B = self._slots.place(rows)
             known = [] if self._speakers is None else [torch.from_numpy(self._speakers.of(rows)).to(self._device)]
             logits_BTH, *after = self._net(*self._moved(counts_B, sounds), *known, *self._slots.gather(slots_B, rows))
@@ -128,22 +211,34 @@ class InFull(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
 
 
 def in_full(net: live.Live | live.Windowed) -> None:
-    """Its fronts stay in full precision."""
+    """Our own fronts stay in full precision."""
     for n, front in enumerate(net.fronts.each):
-        net.fronts.each[n] = InFull(front)
+        if not isinstance(front, live.Pretrained):
+            net.fronts.each[n] = InFull(front)
+
+
+def shorten(net: live.Live | live.Windowed, dtype: torch.dtype) -> None:
+    """Pretrained encoders are kept in half: what autocast would make of their weights anew in every call."""
+    for front in net.fronts.each:
+        if isinstance(front, live.Pretrained):
+            front.shorten(dtype)
+
+
+def _digest(sound: Numbers) -> bytes:
+    return blake2b(sound.tobytes(), digest_size=16).digest()
 
 
 def weights_path(model: str) -> Path:
-    """The file behind a shipped name or a path, which may be a folder that `clser-models train` wrote."""
-    path = Path(model)
-    if path.suffix == ".onnx":
+    """The .safetensors behind a shipped name, a name in the user's folder, or a path."""
+    if model.endswith(".onnx"):
         raise GivenError(f"model {model!r}: torch plays .safetensors files; set model.backend=onnx for this one")
-    if path.is_dir():
-        return saved.file_of(path)
+    if model in installed():
+        return model_path(model).with_suffix(".safetensors")
+    path = model_path(model)
     if path.suffix != ".safetensors":
-        path = model_path(model).with_suffix(".safetensors")
-    if not path.is_file():
-        raise MissingError(f"model {model!r}: there is no file {path}")
+        raise GivenError(
+            f"model {model!r}: there is only {path.name} in it, which torch does not play; set model.backend=onnx"
+        )
     return path
 
 

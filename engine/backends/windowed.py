@@ -53,7 +53,8 @@ class Windowed:
         before = [self._before(row) for row in rows]
         joined = [np.concatenate((heard.recent_TS, new_TS)) for heard, new_TS in zip(before, sounds, strict=True)]
         due = [self._due(*each) for each in zip(rows, before, joined, strict=True)]
-        said = iter(self._compute([each.sound_TS for own in due for each in own]))
+        asked = [(row.slot, each.sound_TS) for row, own in zip(rows, due, strict=True) for each in own]
+        said = iter(self._compute(asked))
         out = []
         for row, heard, both_TS, own in zip(rows, before, joined, due, strict=True):
             answers_TH = np.repeat(heard.answer_H[None], row.frames, 0)
@@ -81,12 +82,14 @@ class Windowed:
                 due.append(Due(frame, both_TS[max(0, end - self._card.window_frames) : end], stands))
         return due
 
-    def _compute(self, sounds: Sequence[Samples]) -> Numbers:
-        """[windows, heads]: all that is due in as few calls as memory and their unlike lengths allow."""
+    def _compute(self, asked: Sequence[tuple[int, Samples]]) -> Numbers:
+        """[windows, heads]: all that is due in as few calls as memory and their unlike lengths allow. A slot's later window
+        is in a later row, or call."""
         out = [np.zeros((0, len(self._card.heads)), np.float32)]
         most = max(1, MOST_FRAMES // self._card.window_frames)
-        for begin in range(0, len(sounds), most):
-            some = sounds[begin : begin + most]
-            rows = [Row(n, len(sound_TS), True) for n, sound_TS in enumerate(some)]
-            out.append(run_alike(rows, np.concatenate(some).reshape(-1), self._card, self._call))
+        for begin in range(0, len(asked), most):
+            some = asked[begin : begin + most]
+            rows = [Row(slot, len(sound_TS), True) for slot, sound_TS in some]
+            sounds = np.concatenate([sound_TS for _, sound_TS in some]).reshape(-1)
+            out.append(run_alike(rows, sounds, self._card, self._call))
         return np.concatenate(out)

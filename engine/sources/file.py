@@ -46,7 +46,7 @@ class File:
                 if real:  # a packet is there once its last sample has sounded
                     due = began + (stream.next_sample + len(data)) / rate
                     await self._settings.clock.sleep(max(0.0, due - self._settings.clock.monotonic_s()))
-                await stream.feed(data)
+                await stream.feed(data, for_words=not real)
                 reading = asyncio.create_task(asyncio.to_thread(self._read, packet))
             await stream.close()
         finally:

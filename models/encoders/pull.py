@@ -1,4 +1,7 @@
-"""Fetches a pretrained checkpoint from the hub. It runs when a person asks for it; no encoder ever calls it."""
+"""Fetches a pretrained checkpoint from the hub: an encoder's, or a recogniser's in CTranslate2's format.
+
+It runs when a person asks for it; no encoder and no recogniser ever calls it. It needs no torch.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,18 +9,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clser.models.encoders.found import package
 from clser.models.errors import FailedError, GivenError, MissingError
 
 SETTINGS = re.compile(r"[^/]+\.(json|txt|model)|[^/]+/adapter_config\.json|LICENSE[^/]*|README\.md")
 SAFE = re.compile(r"model(-\d+-of-\d+)?\.safetensors|[^/]+/adapter_model\.safetensors")
 PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 CODE = re.compile(r"[^/]+\.py")
+CONVERTED = re.compile(
+    r"model\.bin|(config|tokenizer|preprocessor_config)\.json|vocabulary\.[^/]+|LICENSE[^/]*|README\.md"
+)
+"""What faster-whisper opens."""
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 def needed(files: Sequence[str], with_code: bool = False) -> list[str]:
-    """Which of a repository's files an encoder opens: settings, tokenizer, and weights in one format, safetensors first."""
+    """Which of a repository's files are opened: settings, tokenizer, and weights in one format, safetensors first."""
+    if converted(files):
+        return sorted(file for file in files if CONVERTED.fullmatch(file))
     kinds = [SETTINGS, SAFE]
     safe = any(SAFE.fullmatch(file) and file.startswith("model") for file in files)
     if not safe:
@@ -28,6 +36,17 @@ def needed(files: Sequence[str], with_code: bool = False) -> list[str]:
     return sorted(file for file in wanted if not (safe and file == PICKLED_INDEX))
 
 
+def converted(files: Sequence[str]) -> bool:
+    """Whether it is a recogniser in CTranslate2's format, which calls its weights as nobody else does."""
+    return "model.bin" in files and any(file.startswith("vocabulary.") for file in files)
+
+
+def openable(files: Sequence[str]) -> bool:
+    """Whether there are weights, and what says how to read them."""
+    weights = converted(files) or any(SAFE.fullmatch(file) or PICKLED.fullmatch(file) for file in files)
+    return weights and "config.json" in files
+
+
 def pull(
     name: str, folder: str | Path | None = None, report: Callable[[str], None] | None = None,
     revision: str | None = None, with_code: bool = False,
@@ -36,12 +55,12 @@ def pull(
 
     `report` is told what will be fetched before it is. `with_code` takes Python files along; nothing runs them here.
     """
-    hub = package("huggingface_hub")
+    hub = _hub()
     where: dict[str, Any] = {"revision": revision, "local_dir": None if folder is None else Path(folder).expanduser()}
     listed = _ask(hub, name, dry_run=True, **where)
     sizes = {file.filename: file for file in listed}
     wanted = needed(list(sizes), with_code)
-    if "config.json" not in wanted or not any(SAFE.fullmatch(f) or PICKLED.fullmatch(f) for f in wanted):
+    if not openable(wanted):
         raise GivenError(f"{name} holds no checkpoint that can be opened here: no config.json, or no weights beside it")
     todo = [sizes[file] for file in wanted if sizes[file].will_download]
     if report is not None:
@@ -52,6 +71,16 @@ def pull(
     if report is not None:
         report(f"{name}: in {path}")
     return path
+
+
+def _hub() -> Any:
+    try:
+        return import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingError(
+            f"pulling needs the package huggingface_hub, which is not here ({error}): pip install 'clser-stream[train]' for "
+            "encoders, 'clser-stream[whisper]' for a recogniser"
+        ) from error
 
 
 def _ask(hub: Any, name: str, **options: Any) -> Any:

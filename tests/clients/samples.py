@@ -84,7 +84,15 @@ def status(event: str = "heartbeat", stream: str = "_engine", seq: int = 1, **fi
     return msgspec.structs.replace(made, **fields)
 
 
+def worded(stage: Stage = "partial", seq: int = 2, best: str = "fear", share: float = 0.38, **fields: Any) -> Result:
+    """One for which the words counted."""
+    said = {"words": Modality(probabilities(best, 0.9)), "weights": Weights(round(1 - share, 2), share), "text": TEXT}
+    return result(stage=stage, seq=seq, **{**said, **fields})
+
+
 TEXT = Text(stable="How dare you ", tail="say 你好", language="en", confidence=0.9, suspect=False)
+DOUBTFUL = Text(stable="wreck a nice ", tail="beach", language=None, confidence=0.2, suspect=True)
+NOTHING = Text(stable="", tail="", language="en", confidence=0.0, suspect=False)
 COUNTERS: dict[str, float] = {
     "streams": 1, "finals": 8, "gaps": 2, "lost_samples": 16_000, "replaced": 3,
     "sound_s": 100.0, "busy_s": 4.0, "loop_lag_ms_p99": 1.25, "rss_mb": 240.0,

@@ -13,17 +13,22 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
 from clser.clients.clips import demo_clip
+from clser.clients.commands import stream
 from clser.clients.commands.shell import Parser, parser
-from clser.clients.console import ENTER, LEAVE
+from clser.clients.console import ENTER, LEAVE, Console
+from clser.engine.asr import AsrConfig
+from clser.engine.config import Config
+from clser.engine.records import Result
 from clser.engine.wire import decode
 
 COMMANDS = ("stream", "watch", "models")
-DEMO = ("--demo", "--pace", "fast", "--bind", "")
+DEMO = ("--demo", "--pace", "fast", "--bind", "", "--asr", "off")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ WRONG = [
     ("stream", ["--nonsense"], 2, "unrecognized arguments: --nonsense"),
     ("stream", ["--workers", "many"], 2, "invalid int value: 'many'"),
     ("stream", ["--duration", "-1"], 2, "invalid seconds value: '-1'"),
-    ("stream", ["--demo", "--asr", "whisper"], 2, "speech recognition is not built in yet"),
+    ("stream", ["--demo", "--set", "asr.recogniser=3"], 2, "asr.recogniser"),
     ("stream", ["--demo", "--set", "segment.end=1"], 2, "did you mean segment.end_ms"),
     ("stream", ["--demo", "--config", "nope.yaml"], 2, "give the path of a readable YAML file"),
     ("stream", ["--device", "file:/nowhere/speech.wav"], 2, "/nowhere/speech.wav"),
@@ -173,10 +178,80 @@ def test_the_console_in_a_real_terminal(runtime: dict[str, str]) -> None:
     assert "\x1b" not in left
 
 
+SCRIBE = """
+from clser.engine.jobs import RecogniserCard, Word, Words
+
+class Scribe:
+    card = RecogniserCard("scribe", step_ms=250)
+
+    def __init__(self):
+        self.heard = {}
+
+    def run(self, rows, pcm):
+        return [self.write(row) for row in rows]
+
+    def write(self, row):
+        heard = self.heard[row.slot] = row.frames + (0 if row.fresh else self.heard[row.slot])
+        words = tuple(Word(f" word{n}", n * 8000, n * 8000 + 8000, 0.9) for n in range(heard // 8000))
+        return Words(words, len(words) if row.last else 0, "en", 0.9, False, whole=row.anew or row.last)
+
+def open_recogniser(name, compute, config):
+    assert config.language == "en"
+    return Scribe()
+"""
+
+
+def test_words_of_a_recogniser_of_ones_own(runtime: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "scribe.py").write_text(SCRIBE)
+    environment = {**runtime, "PYTHONPATH": str(tmp_path)}
+    said = ("--asr", "own.scribe", "--language", "en")
+    over = ran(environment, "stream", *DEMO[:-2], *said, "--json", "--log-level", "info")
+    assert over.returncode == 0, over.stderr
+    results = [decode(line.encode()) for line in over.stdout.splitlines()]
+    finals = {result.utterance: result for result in results if isinstance(result, Result) and result.final}
+    assert len(finals) == 8
+    for final in finals.values():
+        assert final.text is not None
+        assert final.text.stable.startswith("word0 word1 word2")
+        assert final.text.tail == ""
+    (told,) = [line for line in over.stderr.splitlines() if "recogniser " in line]
+    assert "name=scribe" in told
+
+
+def test_who_writes_is_asked_for_by_name_and_language() -> None:
+    given = stream._parser().parse_args(["--asr", "whisper:base", "--language", "pl"])
+    assert stream._overrides(given) == ['asr.recogniser="whisper:base"', 'asr.language="pl"']
+    assert stream._overrides(stream._parser().parse_args([])) == []
+
+
+class _Deaf:
+    """Stands for an engine in which nobody writes."""
+
+    def __init__(self, recogniser: str, name: str | None = None) -> None:
+        self.config = Config(asr=AsrConfig(recogniser=recogniser))
+        self._name = name
+
+    def describe(self) -> dict[str, Any]:
+        return {"recogniser": {"name": self._name, "why": "install something"}}
+
+
+@pytest.mark.parametrize(
+    ("engine", "note"),
+    [(_Deaf("auto"), "no words: install something"), (_Deaf("off"), ""), (_Deaf("auto", "sphinx"), "")],
+)
+def test_where_nobody_writes_the_console_says_what_would_help(engine: Any, note: str) -> None:
+    console = Console()
+    stream._tell_of_words(engine, "console", console)
+    assert console._view.note == note
+    assert console._view.recogniser == (engine._name or "")
+
+
 def test_raw_sound_on_standard_input(runtime: dict[str, str]) -> None:
     pcm, rate = soundfile.read(demo_clip(), dtype="float32", frames=5 * 16_000)
+    raw = ("--device", "piped=stdin", "--format", "f32", "--rate", str(rate), "--bind", "", "--asr", "off", "--json")
     over = subprocess.run(
-        command("stream", "--device", "piped=stdin", "--format", "f32", "--rate", str(rate), "--bind", "", "--json"),
+        command("stream", *raw),
         env=runtime, input=pcm.tobytes(), capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert over.returncode == 0, over.stderr
@@ -189,7 +264,7 @@ def test_raw_sound_on_standard_input(runtime: dict[str, str]) -> None:
 def test_signals_drain(runtime: dict[str, str], number: signal.Signals, code: int) -> None:
     """Stopped in mid-speech: what was open gets its final, and it is printed."""
     process = subprocess.Popen(
-        command("stream", "--demo", "--json", "--bind", ""), env=runtime,
+        command("stream", "--demo", "--json", "--bind", "", "--asr", "off"), env=runtime,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -219,7 +294,7 @@ def test_watch_shows_what_an_engine_publishes(runtime: dict[str, str]) -> None:
     watching = subprocess.Popen(
         command("watch", "--json"), env=runtime, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    over = ran(runtime, "stream", "--demo", "--duration", "1.4", "--json")
+    over = ran(runtime, "stream", "--demo", "--duration", "1.4", "--asr", "off", "--json")
     assert over.returncode == 0
     assert json.loads(over.stdout.splitlines()[-1])["stage"] == "final", "what was open when the time was over"
     assert watching.stdout is not None
@@ -236,7 +311,11 @@ def test_watch_shows_what_an_engine_publishes(runtime: dict[str, str]) -> None:
 @pytest.mark.slow
 def test_watch_begins_with_the_past_and_asks_an_engine(runtime: dict[str, str]) -> None:
     speaking = subprocess.Popen(
-        command("stream", "--demo", "--json"), env=runtime, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("stream", "--demo", "--asr", "off", "--json"),
+        env=runtime,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert speaking.stdout is not None
     first = speaking.stdout.readline()

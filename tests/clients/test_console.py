@@ -2,18 +2,32 @@
 
 import io
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console as Terminal
-from samples import COUNTERS, NOW_US, every_kind, frame, probabilities, result, status
+from rich.text import Text as Line
+from samples import (
+    COUNTERS,
+    DOUBTFUL,
+    NOTHING,
+    NOW_US,
+    TEXT,
+    every_kind,
+    frame,
+    probabilities,
+    result,
+    status,
+    worded,
+)
 
 from clser.clients.console import LEAVE, Console, usable
-from clser.clients.draw import picture
-from clser.clients.strokes import bar, gauge
-from clser.clients.views import FINALS_KEPT, MOST_STREAMS, EngineView
-from clser.engine.records import Message, Speech
+from clser.clients.draw import FULL_ROWS, WRITTEN_ROWS, framed, picture
+from clser.clients.strokes import bar, fit_end, gauge
+from clser.clients.views import FINALS_KEPT, MOST_STREAMS, EngineView, StreamView
+from clser.engine.records import Message, Speech, Text
 from clser.models.labels import PUBLISHED
 
 
@@ -74,9 +88,142 @@ def test_one_stream_shows_all_there_is(size: tuple[int, int]) -> None:
     assert "0.62" in fear
 
 
+def seen(*messages: Message) -> StreamView:
+    view = StreamView("kitchen")
+    for message in messages:
+        view.take(message, NOW_US)
+    return view
+
+
+def rows(view: StreamView, width: int = 100, height: int = 24) -> list[str]:
+    lines = framed(view, view.bars, width, height)
+    assert [line.cell_len for line in lines] == [width] * height
+    return [line.plain for line in lines]
+
+
+@pytest.mark.parametrize("width", [60, 76, 80, 100, 120, 240])
+def test_where_words_count_there_are_three_bars_of_each_emotion(width: int) -> None:
+    lines = rows(seen(worded(label="anger", confidence=0.7, best="fear")), width)
+    head = next(line for line in lines if "both" in line)
+    assert "voice 0.62 " in head
+    assert "words 0.38 " in head
+    at_voice, at_words = head.index("voice"), head.index("words")
+    for name, said_by in (("anger", at_voice), ("fear", at_words)):
+        line = next(line for line in lines if line.startswith(f"│ {name:<10}") and "partial" not in line)
+        small = {at: line[at : at + 10].count("█") for at in (at_voice, at_words)}
+        assert small[said_by] > 5 > small[at_voice + at_words - said_by], line
+    assert any("arousal" in line for line in lines) == (width >= 74)
+    assert any("a +0.6" in line for line in lines) == (width < 74)
+
+
+def test_the_bars_of_words_are_empty_until_the_words_of_the_next_utterance_come() -> None:
+    lines = rows(seen(worded("final"), result(stage="partial", seq=3, utterance=2)))
+    head = next(line for line in lines if "both" in line)
+    assert "voice 1.00" in head
+    assert "words   " in head
+    fear = next(line for line in lines if line.startswith("│ fear"))
+    assert set(fear[head.index("words") :][:10]) == {"·"}
+
+
+def test_without_words_nothing_is_kept_free_for_them() -> None:
+    assert not any("voice 1.00" in line for line in rows(seen(result(), result(utterance=2, seq=2))))
+
+
+@pytest.mark.parametrize("height", [5, 6, FULL_ROWS, WRITTEN_ROWS - 1, WRITTEN_ROWS])
+def test_where_it_is_low_the_words_go_before_the_emotions_do(height: int) -> None:
+    lines = rows(seen(worded()), 80, height)
+    assert any("both" in line for line in lines) == (height == WRITTEN_ROWS)
+    assert any("How dare you" in line for line in lines) == (height not in (5, FULL_ROWS))
+    assert any("dis" in line for line in lines)
+
+
+def test_what_may_still_change_is_dim_and_so_is_what_is_not_to_be_trusted() -> None:
+    def line(text: Text) -> Line:
+        view = seen(worded(text=text))
+        return next(each for each in framed(view, view.bars, 120, 20) if "“" in each.plain)
+
+    trusted = line(TEXT)
+    assert trusted.plain.strip("│ ") == "“How dare you say 你好” en"
+    assert "#7d8590" not in styles(trusted, "How dare")
+    assert "#7d8590" in styles(trusted, "say")
+    doubtful = line(DOUBTFUL)
+    assert doubtful.plain.strip("│ ") == "? “wreck a nice beach”  not sure of these words"
+    assert "#7d8590" in styles(doubtful, "wreck")
+
+
+def styles(line: Line, part: str) -> str:
+    at = line.plain.index(part)
+    return " ".join(str(span.style) for span in line.spans if span.start <= at < span.end)
+
+
+def test_of_a_long_text_the_newest_words_are_seen() -> None:
+    text = Text(stable="never mind " * 30, tail="the very end", language="en", confidence=0.9, suspect=False)
+    (line,) = [line for line in rows(seen(worded(text=text)), 80) if "“" in line or "”" in line]
+    assert line.startswith("│ …")
+    assert "mind the very end” en" in line
+
+
+def test_where_no_word_was_heard_it_says_so_at_the_end_only() -> None:
+    assert not any("no words" in line for line in rows(seen(result(stage="partial", text=NOTHING))))
+    assert any("no words" in line for line in rows(seen(result(text=NOTHING))))
+
+
+def test_finals_of_the_past_have_their_words() -> None:
+    view = seen(
+        result(utterance=1, text=NOTHING),
+        result(utterance=2, seq=2, text=NOTHING),
+        worded("amended", 3, utterance=2),
+        worded("final", 4, utterance=3, text=DOUBTFUL),
+    )
+    past = [line for line in rows(view, 80, 20) if "0.34-3.68  " in line and "final" not in line]
+    assert "? “wreck a nice beach”" in past[0]
+    assert "amended “How dare you say 你好”" in past[1]
+    assert len(past) == 3, "what was amended took the place of what it amends"
+
+
+def test_what_amends_an_older_utterance_does_not_hide_the_one_being_heard() -> None:
+    growing = result(stage="partial", seq=2, utterance=2, label="fear")
+    view = seen(result(utterance=1), growing, worded("amended", 3, utterance=1))
+    assert view.last == growing
+    assert view.bars.words == {}
+    assert [final.stage for final in view.finals] == ["amended"]
+
+
+def test_the_continuous_track_moves_the_voice_and_leaves_what_words_said() -> None:
+    said = worded(utterance=1)
+    view = seen(said, frame(seq=2, utterance=1, probabilities=probabilities("sadness"), arousal=0.1))
+    assert view.bars.both == said.emotion.probabilities
+    assert view.bars.voice == probabilities("sadness")
+    assert said.words is not None
+    assert view.bars.words == said.words.probabilities
+    assert view.arousal == said.arousal
+    view.take(frame(seq=3, utterance=2, probabilities=probabilities("sadness"), arousal=0.1), NOW_US)
+    assert view.bars == (probabilities("sadness"), probabilities("sadness"), {})
+    assert view.arousal == 0.1
+
+
+def test_bars_of_words_sink_to_nothing() -> None:
+    console = Console(terminal=terminal(), unix_us=lambda: NOW_US)
+    console.show(worded())
+    settled(console)
+    console.show(result(stage="partial", seq=3, utterance=2))
+    console._ease()
+    assert 0 < console._eased["kitchen"].words["fear"] < 0.9
+    settled(console)
+    assert set(console._eased["kitchen"].words.values()) == {0.0}
+
+
+def test_who_writes_is_told_above() -> None:
+    screen = terminal(100)
+    console = Console(terminal=screen)
+    console.show(status("ready", detail="voice 0123456789abcdef"))
+    console.writes("sphinx")
+    screen.print(console)
+    assert "voice 0123456789abcdef + sphinx" in screen.export_text()
+
+
 def test_partials_are_dim_and_finals_bold() -> None:
-    from clser.clients.draw import _verdict, framed
-    from clser.clients.views import StreamView
+    from clser.clients.draw import _verdict
 
     view = StreamView("kitchen")
     for stage, styles in (("partial", "dim"), ("tentative", "dim"), ("final", "bold")):
@@ -89,6 +236,8 @@ def test_partials_are_dim_and_finals_bold() -> None:
 def test_latency_is_measured_to_now_until_the_final_says_its_own() -> None:
     assert "42 ms behind" in drawn([result(stage="partial")])
     assert "12 ms behind" in drawn([result()])
+    late = result(stage="partial", captured_unix_us=NOW_US - 12_340_000)
+    assert re.search(r" 0\.00 +12\.3 s │", drawn([late])), "more words would touch what stands before them"
 
 
 def test_several_streams_share_the_screen() -> None:
@@ -146,6 +295,14 @@ def test_strokes_have_the_width_they_should(value: float, width: int) -> None:
     assert gauge(value, width).cell_len == max(3, width - 1 + width % 2)
 
 
+@given(st.text(st.sampled_from("ab 你好é"), max_size=40), st.integers(1, 30))
+def test_the_end_of_a_line_fits(words: str, width: int) -> None:
+    line = fit_end(Line(words), width)
+    assert line.cell_len == width
+    kept = line.plain.removeprefix("…").rstrip()
+    assert words.rstrip().endswith(kept)
+
+
 def test_only_what_changed_is_written() -> None:
     screen = terminal(force_terminal=True, color_system="truecolor")
     console = Console(terminal=screen, unix_us=lambda: NOW_US)
@@ -174,6 +331,18 @@ def test_the_terminal_is_as_before_and_the_finals_stay() -> None:
     after = out.getvalue().split(LEAVE)[1]
     assert after.startswith("kitchen   0.34-3.68 s")
     assert after.count("\n") == 1
+
+
+def test_of_what_was_amended_the_amended_is_left() -> None:
+    screen = terminal(force_terminal=True, color_system="truecolor")
+    with Console(terminal=screen) as console:
+        console.show(result(utterance=1))
+        console.show(result(utterance=2, seq=2))
+        console.show(worded("amended", 3, utterance=1))
+    out = screen.file
+    assert isinstance(out, io.StringIO)
+    left = out.getvalue().split(LEAVE)[1].splitlines()
+    assert ["(amended)" in line for line in left] == [True, False]
 
 
 def test_no_colour_where_none_is_wanted() -> None:

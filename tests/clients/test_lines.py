@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from samples import TEXT, every_kind, frame, result, status
+from samples import DOUBTFUL, NOTHING, TEXT, every_kind, frame, result, status, worded
 
 from clser.clients.lines import line
 from clser.engine.records import Emotion, Gap, Message
@@ -23,6 +23,17 @@ EMOTION = result().emotion
             "kitchen   0.34-3.68 s    anger 0.71      (arousal +0.6, valence -0.5)  12 ms  (amended)"
             '  "How dare you say 你好"',
         ),
+        (
+            worded("final"),
+            "kitchen   0.34-3.68 s    anger 0.71      (arousal +0.6, valence -0.5)  12 ms"
+            '  "How dare you say 你好" (words 0.38)',
+        ),
+        (
+            worded("final", text=DOUBTFUL, share=0.05),
+            "kitchen   0.34-3.68 s    anger 0.71      (arousal +0.6, valence -0.5)  12 ms"
+            '  "~ wreck a nice beach" (words 0.05)',
+        ),
+        (result(text=NOTHING), "kitchen   0.34-3.68 s    anger 0.71      (arousal +0.6, valence -0.5)  12 ms"),
         (
             Gap(stream="kitchen", from_sample=16_000, count=8000, reason="overflow"),
             "kitchen   1.00 s: 0.50 s of sound lost (overflow)",

@@ -245,7 +245,7 @@ def test_the_engine_hears_k_clips_first_and_then_each_clip_alone(knowing, many):
     first = [clips[n] for own in heard.values() for n in own[:many]]
     asked = [clips[n] for n in scored]
     all_is_speech = ("vad.network=webrtc", "vad.on=0", "vad.off=0")
-    said, unanswered, _ = through_engine.hear(str(folder / "model.onnx"), "onnx", asked, first, all_is_speech)
+    said, unanswered, _ = through_engine.hear(str(folder / "model.onnx"), asked, first, all_is_speech)
     nobody = np.zeros((len(clips), system.speaker_numbers), np.float32)
     alone, told_NX = offline(clips, system, nobody)
     known = {who: told_NX[own[:many]].sum(0) for who, own in heard.items()}

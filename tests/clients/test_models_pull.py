@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clser.clients.commands import models, pull
-from clser.engine.errors import MissingError
+from clser.engine.errors import GivenError, MissingError
 
 FETCHER = "clser.models.encoders.pull"
 
@@ -52,12 +52,63 @@ def test_what_was_asked_for_goes_along(
     assert hub == [("some/encoder", mine, "abc", True)]
 
 
-def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in (FETCHER, "clser.models.encoders.found"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(MissingError, match=r"needs torch: pip install 'clser-stream\[train\]'"):
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("whisper:base", "Systran/faster-whisper-base"),
+        ("whisper:small.en", "Systran/faster-whisper-small.en"),
+        ("whisper:large", "Systran/faster-whisper-large-v3"),
+        ("whisper:some/thing", "some/thing"),
+    ],
+)
+def test_a_recogniser_is_pulled_by_its_size(
+    hub: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], name: str, repository: str
+) -> None:
+    assert pulled(name, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == repository
+    assert hub[0][0] == repository
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones(hub: list[tuple[Any, ...]]) -> None:
+    with pytest.raises(GivenError, match=r"'whisper:huge': there is no such size.* base, small, tiny"):
+        pulled("whisper:huge")
+    assert not hub
+
+
+CONVERTED = ["README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt", "preprocessor_config.json"]
+
+
+def test_of_a_recogniser_that_is_fetched_which_is_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def snapshot_download(name: str, **options: Any) -> Any:
+        asked.append((name, options))
+        if options.get("dry_run"):
+            files = [".gitattributes", *CONVERTED, "model.fp16.bin", "run.py"]
+            return [SimpleNamespace(filename=file, file_size=1_000_000, will_download=True) for file in files]
+        return str(tmp_path)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", SimpleNamespace())
+    assert pulled("whisper:base") == 0
+    assert [name for name, _ in asked] == ["Systran/faster-whisper-base"] * 2
+    assert asked[1][1]["allow_patterns"] == sorted(CONVERTED)
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0] == "Systran/faster-whisper-base: 6 of 6 files to fetch, 6.0 MB"
+    assert told.out.splitlines() == [str(tmp_path)]
+
+
+def test_without_the_hubs_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingError, match=r"needs the package huggingface_hub.*'clser-stream\[whisper\]' for a recog"):
         pulled("some/encoder")
+
+
+def test_pulling_loads_no_torch() -> None:
+    code = f"import sys, {FETCHER}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_no_name_is_a_wrong_argument() -> None:

@@ -44,7 +44,7 @@ class Heard:
 
 async def listen(heard: Heard, *, kill_at_s: float | None = None, packet: int = 320, **opening: object) -> None:
     """The clip at full speed through an engine with one worker, which is killed at that place of the clip."""
-    async with Engine.from_config("live") as engine:
+    async with Engine.from_config("live", "asr.recogniser=off") as engine:
         heard.endpoint = engine.endpoint or ""
         news = engine.messages(frames=True)
         stream = engine.open("clip", **opening)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def test_a_worker_killed_in_mid_speech_costs_no_final_and_changes_none(heard: He
 def test_an_unknown_model_is_missing_and_the_installed_ones_are_named() -> None:
     async def main() -> None:
         with pytest.raises(MissingError, match=r"'nosuch' is unknown: installed are .*voice"):
-            async with Engine.from_config("live", "model.voice=nosuch", "bus.publish="):
+            async with Engine.from_config("live", "asr.recogniser=off", "model.voice=nosuch", "bus.publish="):
                 pass
 
     run(main())
@@ -159,7 +159,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
     async def main() -> None:
         with pytest.raises(GivenError, match=r"broken\.onnx"):
-            async with Engine.from_config("live", f"model.voice={path}", "bus.publish="):
+            async with Engine.from_config("live", "asr.recogniser=off", f"model.voice={path}", "bus.publish="):
                 pass
 
     run(main())

@@ -51,7 +51,7 @@ def test_a_worker_that_talks_nonsense_is_replaced(babble: str, tmp_path: Path, m
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
     async def main() -> None:
-        async with Engine.from_config("live", "bus.publish=") as engine:
+        async with Engine.from_config("live", "asr.recogniser=off", "bus.publish=") as engine:
             news = engine.messages()
             stream = engine.open("a")
             await stream.feed(SPOKEN[: FRAMES * 512])

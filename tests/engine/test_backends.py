@@ -16,6 +16,7 @@ from clser.engine.backends.onnx import OnnxVoice
 from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import Row
 from clser.engine.records import Samples
+from clser.engine.shipped import folder
 from clser.engine.vad import VadConfig
 from clser.models.evaluate import softmax
 from clser.models.labels import NONE, PUBLISHED_AS
@@ -118,12 +119,17 @@ def test_half_precision_is_not_for_onnx() -> None:
 
 def test_a_file_for_torch_is_sent_there() -> None:
     with pytest.raises(GivenError, match=r"set model\.backend=torch"):
-        open_voice("some.safetensors", "cpu")
+        open_voice("some.safetensors", "cpu", "onnx")
 
 
-def test_a_folder_is_told_what_of_it_can_be_played(tmp_path: Path) -> None:
-    with pytest.raises(GivenError, match=r"that is a folder; give its model\.onnx, or set model\.backend=torch"):
+def test_a_folder_without_a_model_is_told_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"no model\.safetensors and no model\.onnx"):
         open_voice(str(tmp_path), "cpu")
+
+
+def test_a_folder_with_an_exported_model_is_played(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes((folder() / "voice.onnx").read_bytes())
+    assert open_voice(str(tmp_path), "cpu").card.name == "voice"
 
 
 def test_a_missing_device_is_missing_and_a_broken_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_with_the_networks_that_ship_it_is_no_different() -> None:
     streams |= {f"dull-{hz}": (soxr.resample(talk(hz), hz, 16_000), 16_000, 320) for hz in RATES_HZ if hz < 16_000}
 
     async def main() -> None:
-        async with Engine.from_config("live", "bus.publish=", "pool.workers=1") as engine:
+        async with Engine.from_config("live", "asr.recogniser=off", "bus.publish=", "pool.workers=1") as engine:
             news = engine.messages()
 
             async def feed(name: str, pcm: Samples, rate_hz: int, size: int) -> None:

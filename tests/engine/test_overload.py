@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from listening import SPOKEN
 
 from clser.engine.errors import OverloadedError
-from clser.engine.overload import PACES, REFUSE, STEPS, Ladder, OverloadConfig
+from clser.engine.overload import ALONE, DROP, PACES, REFUSE, STEPS, Ladder, OverloadConfig
 from clser.engine.records import Result, Status
 
 CONFIG = OverloadConfig()
@@ -62,23 +62,23 @@ def test_a_pace_that_is_handed_out_once_follows_the_ladder() -> None:
 def test_after_an_overload_streams_come_in_one_by_one_for_a_while() -> None:
     ladder = Ladder()
     assert all(ladder.admits(CONFIG, 0.0) for _ in range(1000))
-    for at in range(20):
+    for at in range(24):
         ladder.look(CONFIG, at / 10, 1000.0)
     assert ladder.step == REFUSE
-    assert not ladder.admits(CONFIG, 2.0)
-    for at in range(20, 90):
+    assert not ladder.admits(CONFIG, 2.4)
+    for at in range(24, 120):
         ladder.look(CONFIG, at / 10, 0.0)
     assert ladder.step == 0
-    admitted = sum(ladder.admits(CONFIG, 9.0 + at / 100) for at in range(1000))
+    admitted = sum(ladder.admits(CONFIG, 12.0 + at / 100) for at in range(1000))
     assert admitted == pytest.approx(10 * CONFIG.admit_per_s, abs=1)
-    assert all(ladder.admits(CONFIG, 9.0 + CONFIG.wary_s + at / 1000) for at in range(100))
+    assert all(ladder.admits(CONFIG, 12.0 + CONFIG.wary_s + at / 1000) for at in range(100))
 
 
 def test_sound_that_waits_outside_counts_as_late() -> None:
     async def main() -> None:
         async with Rig() as rig:
             rig.engine.waits.append(lambda: 1.0)
-            await rig.clock.advance(2.0)
+            await rig.clock.advance(2.6)
             assert rig.pipeline.totals()["overload_step"] == REFUSE
 
     run(main())
@@ -97,24 +97,24 @@ def test_an_engine_that_cannot_keep_up_says_so_at_every_step_and_loses_no_final(
             stream = rig.engine.open("a")
             await speak(rig, stream)
             rig.pool.held |= {"voice", "vad"}
-            for at in range(0, 16_000 * 2, 800):
+            for at in range(0, 16_000 * 5 // 2, 800):
                 stream.push(SPOKEN[at : at + 800])
                 await rig.clock.advance(0.05)
             assert [m.detail[:9] for m in rig.of(Status) if m.event == "overload"] == [
-                "step 1 of", "step 2 of", "step 3 of",
+                "step 1 of", "step 2 of", "step 3 of", "step 4 of",
             ]  # fmt: skip
             assert rig.of(Status)[-1].state == "degraded"
             with pytest.raises(OverloadedError, match="try again later"):
                 rig.engine.open("b")
             assert rig.pipeline.totals()["streams_refused"] == 1
             rig.pool.release()
-            for at in range(16_000 * 2, len(SPOKEN), 800):
+            for at in range(16_000 * 5 // 2, len(SPOKEN), 800):
                 stream.push(SPOKEN[at : at + 800])
                 await rig.clock.advance(0.05)
-            await rig.clock.advance(7.0)
-            assert [m.event for m in rig.of(Status) if m.event in ("overload", "relief")] == ["overload"] * 3 + [
+            await rig.clock.advance(9.0)
+            assert [m.event for m in rig.of(Status) if m.event in ("overload", "relief")] == ["overload"] * 4 + [
                 "relief"
-            ] * 3
+            ] * 4
             assert rig.of(Status)[-1].state == "ready"
             assert rig.pipeline.totals()["overload_step"] == 0
             rig.engine.open("b")
@@ -149,11 +149,13 @@ def partials(step: int) -> tuple[int, list[Result]]:
 def test_each_step_answers_less_and_every_step_ends_with_the_same_finals() -> None:
     normal, finals = partials(0)
     wide, same = partials(1)
-    none, still = partials(2)
+    alone, unwritten = partials(ALONE)
+    none, still = partials(DROP)
     assert normal > 8
     assert normal / 2 - 2 <= wide <= normal / 2 + 2
+    assert alone == wide
     assert none == 0
-    for others in (same, still):
+    for others in (same, unwritten, still):
         assert [(f.utterance, f.start_sample, f.end_sample, f.emotion) for f in others] == [
             (f.utterance, f.start_sample, f.end_sample, f.emotion) for f in finals
         ]

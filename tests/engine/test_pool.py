@@ -29,7 +29,9 @@ def pids(engine: Engine) -> list[int]:
 
 def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
     async def main() -> None:
-        async with Engine.from_config("live", "bus.publish=", "pool.silent_s=0.7", "vad.network=webrtc") as engine:
+        async with Engine.from_config(
+            "live", "asr.recogniser=off", "bus.publish=", "pool.silent_s=0.7", "vad.network=webrtc"
+        ) as engine:
             news = engine.messages()
             (old,) = pids(engine)
             os.kill(old, signal.SIGSTOP)
@@ -49,7 +51,9 @@ def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
 
 def test_workers_that_die_too_often_end_the_engine() -> None:
     async def main() -> None:
-        async with Engine.from_config("live", "bus.publish=", "pool.restarts=0", "vad.network=webrtc") as engine:
+        async with Engine.from_config(
+            "live", "asr.recogniser=off", "bus.publish=", "pool.restarts=0", "vad.network=webrtc"
+        ) as engine:
             stream = engine.open("a")
             await stream.feed(sound([(True, 500)]))
             os.kill(pids(engine)[0], signal.SIGKILL)
@@ -65,7 +69,7 @@ def test_workers_that_die_too_often_end_the_engine() -> None:
 
 def test_a_worker_that_is_not_ready_in_time_is_given_up() -> None:
     async def main() -> None:
-        engine = Engine.from_config("live", "bus.publish=", "pool.start_s=0.001")
+        engine = Engine.from_config("live", "asr.recogniser=off", "bus.publish=", "pool.start_s=0.001")
         with pytest.raises(FailedError, match="was not ready after"):
             await engine.__aenter__()
         assert pids(engine) == []
@@ -75,7 +79,9 @@ def test_a_worker_that_is_not_ready_in_time_is_given_up() -> None:
 
 def test_two_workers_serve_together_and_stop_together() -> None:
     async def main() -> None:
-        async with Engine.from_config("live", "bus.publish=", "pool.workers=2", "vad.network=webrtc") as engine:
+        async with Engine.from_config(
+            "live", "asr.recogniser=off", "bus.publish=", "pool.workers=2", "vad.network=webrtc"
+        ) as engine:
             started = pids(engine)
             assert len(set(started)) == 2
             streams = [engine.open(f"s{number}") for number in range(4)]
@@ -92,7 +98,7 @@ import asyncio
 from clser.engine.api import Engine
 
 async def main():
-    async with Engine.from_config("live", "bus.publish=") as engine:
+    async with Engine.from_config("live", "asr.recogniser=off", "bus.publish=") as engine:
         print(engine._pool.pids[0], flush=True)
         await asyncio.Event().wait()
 

@@ -202,7 +202,7 @@ def test_a_worker_comes_back_though_the_runtime_folder_was_swept(
 ) -> None:
     async def main() -> None:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        async with Engine.from_config("live", "bus.publish=", "vad.network=webrtc") as engine:
+        async with Engine.from_config("live", "asr.recogniser=off", "bus.publish=", "vad.network=webrtc") as engine:
             news = engine.messages()
             shutil.rmtree(tmp_path / "clser")
             assert engine._pool is not None

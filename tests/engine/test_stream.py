@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from clser.engine.records import Samples, Utterance
 from clser.engine.segment import Ended, SegmentConfig, Started
-from clser.engine.stream import KEEP_FRAMES, WARM_UP_FRAMES, StreamConfig, StreamState, levels_dbfs
-from clser.engine.vad import VadConfig
+from clser.engine.stream import KEEP_FRAMES, WARM_UP_FRAMES, StreamConfig, StreamState
+from clser.engine.vad import VadConfig, levels_dbfs
 
 ONES = np.ones(1000, np.float32)
 
@@ -83,9 +83,9 @@ def test_a_final_is_urgent_and_given_once_its_frames_are_answered() -> None:
     track.answers.extend([ONES] * (count - 1))
     assert list(state.answers_due()) == []
     track.answers.append(ONES)
-    ((given_for, mark),) = state.answers_due()
-    assert given_for is track
-    assert mark.utterance.stage == "final"
+    (reply,) = state.answers_due()
+    assert reply.track is track
+    assert reply.mark.utterance.stage == "final"
     assert not state.tracks
     assert list(state.answers_due()) == []
     assert state.needed == state.entered == count
@@ -103,8 +103,8 @@ def test_the_final_needs_nothing_that_the_tentative_answer_did_not() -> None:
     take(state, sound([(False, 640)]))
     hear(state, 0.0)
     assert state.voice_waiting()[0] == 0
-    ((_, mark),) = state.answers_due()
-    assert mark.utterance.stage == "final"
+    (reply,) = state.answers_due()
+    assert reply.mark.utterance.stage == "final"
 
 
 def test_after_a_rewind_the_networks_hear_again_what_their_state_was_made_from() -> None:

@@ -4,17 +4,27 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 
 torch = pytest.importorskip("torch")
 
 from clser.models import systems
-from clser.models.errors import GivenError
-from clser.models.export import HEARD_LOOSER
+from clser.models.answers import answer, tokeniser_of
+from clser.models.batches import Batch
+from clser.models.data.cache import FeatureCache
+from clser.models.data.clips import Clip
+from clser.models.data.front_features import by_front, samples_of
+from clser.models.data.takes import Take
+from clser.models.errors import GivenError, MissingError
+from clser.models.examples import TakeFeatures, pad
+from clser.models.export import HEARD_LOOSER, export
 from clser.models.features.fronts import front
 from clser.models.labels import HEADS
-from clser.models.live import Fronts, Live, Windowed, card, live, windows
+from clser.models.live import Fronts, Live, Pretrained, Windowed, card, live, windows
 from clser.models.saved import Calibration, Trained
+from clser.models.systems import WORDS
 from clser.models.tensors import Sequences, leaves
+from clser.models.words_now import Texts, no_words
 
 pytestmark = pytest.mark.torch
 CLOSE = 1e-4
@@ -159,8 +169,7 @@ def test_words_are_said_to_be_missing():
     ("changes", "words"),
     [
         ({"fronts": ()}, "hears nothing"),
-        ({"fronts": ("hub:some/encoder",)}, r"does not run live; train it with .*speech: own"),
-        ({"words": "hub:some/encoder"}, "does not run live"),
+        ({"fronts": ("hub:some/encoder",)}, r"hears its future; .*speech: own"),
         ({"frame_samples": 700}, "no multiple of the 640 samples in a frame of logmel"),
         ({"fronts": ("logmole",)}, "there is none of this name"),
     ],
@@ -192,3 +201,142 @@ def test_nothing_is_made_on_another_device(name, settings):
         said = net(torch.zeros(2, 3 * samples, device="meta"), frames, *state)
     said = said if isinstance(said, tuple) else (said,)
     assert {tensor.device.type for tensor in said} == {"meta"}
+
+
+# --- pretrained encoders ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """`hub:` names of small random checkpoints."""
+    pytest.importorskip("transformers", reason="needs the train extra")
+    import checkpoints
+
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("encoders")
+    made = {
+        "wav2vec2": checkpoints.speech_encoder,
+        "whisper": checkpoints.whisper_encoder,
+        "text": checkpoints.text_encoder,
+    }
+    return {name: make(folder / name) for name, make in made.items()}
+
+
+PUBLISHED = [
+    ("biformer", {"width": 32, "layers": 1, "words_width": 16, "words_inner": 8, "steps": 7, "attention_heads": 2}),
+    ("acmf_net", {"width": 32, "encoder_width": 16, "layers": 1, "attention_heads": 2, "feed_forward": 16}),
+]
+
+
+@pytest.mark.parametrize("speech", ["wav2vec2", "whisper"])
+@pytest.mark.parametrize(("name", "settings"), PUBLISHED, ids=["biformer", "acmf_net"])
+def test_what_runs_live_is_what_training_reads_from_its_cache(name, settings, speech, encoders, tmp_path):
+    """The same answers about the same recordings, through the frames on disk and through the fronts."""
+    net = system(name, speech=encoders[speech], **settings)
+    played, frame = live(net), net.frame_samples
+    frames = [-(-22_400 // frame) * n for n in (1, 2)]
+    clips, sounds = [], [sound(1, n * frame, seed)[0] for seed, n in enumerate(frames)]
+    for n, one in enumerate(sounds):
+        soundfile.write(tmp_path / f"{n}.wav", one.numpy(), 16_000, subtype="FLOAT")
+        clips.append(Clip(tmp_path / f"{n}.wav", "made", "", "", "anger"))
+    kept = by_front(net.fronts, clips, Take(), FeatureCache(tmp_path / "cache", "float32"), lambda _: None)
+    ratios = {each: frame // samples_of(each) for each in net.fronts}
+    take = TakeFeatures.of(kept, ratios)
+    for n, one in enumerate(sounds):
+        with torch.no_grad():
+            given = played.hear(one[None], torch.tensor([frames[n]]))
+            offline = {
+                each: Sequences(pad([kept[each].clip(n)[: int(take.lengths[n]) * ratio]]), given[each].length_B)
+                for each, ratio in ratios.items()
+            }
+            for each, (x_BTF, length_B) in offline.items():
+                assert length_B.tolist() == [x_BTF.shape[1]] == [int(take.lengths[n]) * ratios[each]]
+                torch.testing.assert_close(given[each].x_BTD[:, : x_BTF.shape[1]], x_BTF, atol=1e-5, rtol=0)
+            batch = Batch(offline, length_B, torch.empty(0), torch.empty(0), None)
+            expected = answer(net, batch, torch.zeros(1, 1, dtype=torch.long))
+        torch.testing.assert_close(played.answer(given), expected, atol=CLOSE, rtol=0)
+
+
+@pytest.mark.parametrize("speech", ["wav2vec2", "whisper"])
+@torch.no_grad()
+def test_a_pretrained_encoder_heeds_no_company_and_too_short_a_sound_is_none(speech, encoders):
+    net = live(system("biformer", speech=encoders[speech], **PUBLISHED[0][1]))
+    pcm_BS, real_B = sound(3, 40 * 640), torch.tensor([40, 1, 23])
+    together = net(pcm_BS, real_B)
+    assert together.shape == (3, 1, len(HEADS))
+    assert together.isfinite().all()
+    for row, count in enumerate(real_B.tolist()):
+        alone = net(pcm_BS[row : row + 1, : count * 640], torch.tensor([count]))
+        assert (together[row] - alone[0]).abs().max() < CLOSE
+
+
+def test_an_encoder_that_is_not_here_says_how_to_get_it(encoders):
+    net = system("biformer", speech="hub:some/encoder", speech_width=16, **PUBLISHED[0][1])
+    with pytest.raises(MissingError, match="`clser-models pull some/encoder`"):
+        live(net)
+    net = system("biformer", words="hub:some/reader", **PUBLISHED[0][1])
+    with pytest.raises(MissingError, match="`clser-models pull some/reader`"):
+        live(net)
+
+
+def test_what_hears_its_future_does_not_stream_by_frames_and_is_not_exported(encoders, tmp_path):
+    net = system("small_system")
+    net.fronts = (encoders["wav2vec2"],)
+    with pytest.raises(GivenError, match="hears its future"):
+        Live(net)
+    net = system("biformer", speech=encoders["wav2vec2"], **PUBLISHED[0][1])
+    about = Trained("biformer", {}, HEADS)
+    with pytest.raises(GivenError, match=r"not exported with it; .*model\.backend=torch"):
+        export(net, tmp_path / "model.onnx", about)
+    assert not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_in_half_its_weights_are_half_and_its_frames_full_and_near(encoders):
+    for speech, near in (("wav2vec2", 0.5), ("whisper", 0.05)):  # 16 numbers a step say little of what 768 lose: 0.01
+        full, half = Pretrained(encoders[speech]), Pretrained(encoders[speech])
+        half.shorten(torch.bfloat16)
+        pcm_BS, frames_B = sound(1, 16_000), torch.tensor([50])
+        one, other = full(pcm_BS, frames_B), half(pcm_BS, frames_B)
+        assert other.x_BTD.dtype == torch.float32
+        assert 0 < (one.x_BTD - other.x_BTD).norm() < near * one.x_BTD.norm()
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hashed", "pairs", "text"])
+@torch.no_grad()
+def test_texts_become_what_training_gives(kind, encoders):
+    kind = encoders.get(kind, kind)
+    said = ["the cat sat", "", "oh no", "...", "why"]
+    given = Texts(kind)(said)
+    assert [length > 0 for length in given.length_B.tolist()] == [True, False, True, False, True]
+    for row, text in enumerate(said):
+        if length := int(given.length_B[row]):
+            ids, many = tokeniser_of(kind)([text])
+            assert int(many[0]) == length
+            wide = ids.shape[2:]
+            got = given.x_BTD[row, :length, : wide[0]]
+            torch.testing.assert_close(got, ids[0, :length], atol=1e-5, rtol=0)
+    nothing = Texts(kind)(["", ""])
+    assert nothing.length_B.tolist() == [0, 0]
+    assert nothing.x_BTD.shape == (2, *no_words(kind).shape[1:])
+
+
+@pytest.mark.parametrize("words", ["hashed", "text"])
+@torch.no_grad()
+def test_hearing_and_reading_in_two_steps_is_what_the_system_says_in_one(words, encoders):
+    settings = {**PUBLISHED[0][1], "words": encoders.get(words, words)}
+    net = live(system("biformer", **settings))
+    pcm_BS, real_B = sound(2, 30 * 640), torch.tensor([30, 12])
+    given = net.hear(pcm_BS, real_B)
+    text = Texts(settings["words"])(["the cat sat on a mat", "oh no"])
+    joined = net.answer({**given, WORDS: text})
+    expected, _ = net.system({**given, WORDS: text}, ())
+    assert torch.equal(joined, expected)
+    assert torch.equal(net.answer(given), net(pcm_BS, real_B)), "without them, what it says of the sound"
+    assert (joined - net.answer(given)).abs().max() > 0.01
+    silent = net.answer({**net.fronts.silence(2, torch.device("cpu")), WORDS: text})
+    assert silent.isfinite().all()
+    assert (silent - joined).abs().max() > 0.01
