@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Two at a time: half of the time is waiting for processes and sockets. A file stays together, since its tests share engines.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Three at a time: half of the time is waiting for processes and sockets. A file stays together, since its tests share engines.
+PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 .PHONY: demo test test-core check lint bench schema clip clean help
 

@@ -44,6 +44,7 @@ GOAL_RTF = 0.35
 TEXT = "well I never thought that you would say such a thing to me after all these years"
 transformers: Any = import_module("transformers")
 ctranslate2: Any = import_module("ctranslate2")
+transformers.utils.logging.disable_progress_bar()  # a bar for each checkpoint that is made
 
 PARTS = ("recogniser", "speech_encoder", "text_encoder", "fusion")
 Precision = Literal["full", "half"]
