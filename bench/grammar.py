@@ -1,4 +1,4 @@
-"""A small language for recognisers that are made here: some ninety words, sentences of two to twelve, and voices to speak them.
+"""A small language for recognisers that are made here: a hundred words, sentences of two to twelve, and voices to speak them.
 
 Which sentences and which voices are held out is told by their text and name alone, so whoever trains on the others and
 whoever tests on these agree without a list between them.
