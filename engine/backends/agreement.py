@@ -12,9 +12,8 @@ from clser.engine.jobs import Word
 from clser.engine.records import SAMPLE_RATE_HZ
 
 RISK_SAMPLES = SAMPLE_RATE_HZ * 12 // 100  # a word that ends so near the end of the sound may be half of a longer one
-GAP_COST = (
-    1.0  # a second between two words costs as much as a word that differs, when hypotheses are laid over each other
-)
+GAP_COST = 1.0
+"""When hypotheses are laid over each other, a second between two words costs so many words that differ."""
 
 
 class Agreed(NamedTuple):

@@ -165,10 +165,8 @@ class Whisper:
             if begin == heard.begin:
                 agreed, begin = cut(agreed, begin, keep)
         if begin == heard.begin and size >= self._decoder.window_samples:
-            agreed, begin = (
-                finish(agreed),
-                heard.decoded - LEAST_SAMPLES,
-            )  # its sound goes: nothing can change it any more
+            begin = heard.decoded - LEAST_SAMPLES
+            agreed = finish(agreed)  # its sound goes: nothing can change it any more
             agreed = agreed._replace(before=len(agreed.committed))
         return heard._replace(agreed=agreed, begin=begin, sound_S=heard.sound_S[begin - heard.begin :].copy())
 
