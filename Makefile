@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Three at a time: half of the time is waiting for processes and sockets. A file stays together, since its tests share engines.
 PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile
+ALONE  := $(BIN)/python -m pytest -q -m alone
 
 .PHONY: demo test test-core check lint bench schema clip clean help
 
@@ -16,13 +17,16 @@ demo: $(VENV)/words       ## play the bundled clip through the engine, in the co
 	@$(BIN)/clser-stream --demo
 
 test: $(VENV)/train       ## every test
-	$(PYTEST)
+	$(PYTEST) -m "not alone"
+	$(ALONE)
 
 test-core: $(VENV)/dev    ## every test that needs no torch
-	$(PYTEST) -m "not torch"
+	$(PYTEST) -m "not torch and not alone"
+	$(ALONE)
 
 check: $(VENV)/train lint ## formatting, lint, types, import contracts, then every test
-	$(PYTEST)
+	$(PYTEST) -m "not alone"
+	$(ALONE)
 
 lint: $(VENV)/dev         ## what reads the code without running it
 	$(BIN)/ruff format --check .

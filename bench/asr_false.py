@@ -8,13 +8,12 @@ from msgspec import Struct
 
 from clser.bench.asr_decode import Written
 from clser.bench.asr_sound import Piece
-from clser.bench.asr_words import last_text, normalised, whole
+from clser.bench.asr_words import normalised, whole
 from clser.bench.card import Setup
-from clser.bench.heard import Told
-from clser.bench.scene import PACKET
+from clser.clients.commands.through_engine import finals_of
 from clser.engine.api import Engine
 from clser.engine.config import Config, changed
-from clser.engine.records import SAMPLE_RATE_HZ, Result, Samples
+from clser.engine.records import SAMPLE_RATE_HZ, Samples
 
 FED = ("bus.publish=", "bus.control=", "metrics.bind=", "asr.late_s=600", "stream.overflow_ms=2000")
 """Of engines that are fed as fast as they take it: no text comes too late."""
@@ -46,33 +45,14 @@ async def through_vad(setup: Setup, pieces: Sequence[Piece], start: Start = Engi
     found: dict[str, list[Written]] = {kind: [] for kind in sounds}
 
     async def hear(engine: Engine, kind: str) -> None:
-        last = await _last_results(engine, kind, np.concatenate(sounds[kind]))
-        for told in last:
-            text = last_text(told)
-            if text is not None:
-                found[kind].append(Written(whole(text), text.suspect))
+        for final in await finals_of(engine, kind, np.concatenate(sounds[kind]), for_words=True):
+            text = final.text
+            found[kind].append(Written("", False) if text is None else Written(whole(text), text.suspect))
 
     async with start(config) as engine, asyncio.TaskGroup() as group:
         for kind in sounds:
             group.create_task(hear(engine, kind))
     return found
-
-
-async def _last_results(engine: Engine, name: str, sound: Samples) -> list[Told]:
-    stream = engine.open(name)
-
-    async def feed() -> None:
-        for begin in range(0, len(sound), PACKET):
-            await stream.feed(sound[begin : begin + PACKET])
-        await stream.close()
-
-    told: dict[int, list[tuple[float, Result]]] = {}
-    async with asyncio.TaskGroup() as group:
-        group.create_task(feed())
-        async for result in stream.results():
-            if result.final:
-                told.setdefault(result.utterance, []).append((0.0, result))
-    return [Told(utterance, results) for utterance, results in told.items()]
 
 
 def false_words(written: Mapping[str, Sequence[Written]]) -> FalseWords:

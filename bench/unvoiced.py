@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from clser.bench.card import Setup
-from clser.bench.scene import PACKET, Sound, to_s16
+from clser.bench.scene import Sound, to_s16
+from clser.clients.commands.through_engine import finals_of
 from clser.engine.api import Engine
 from clser.engine.config import Config, changed
 from clser.engine.records import SAMPLE_RATE_HZ, Result, Samples
@@ -78,26 +79,12 @@ async def _rows(engine: Engine, way: str, sounds: Mapping[str, Sequence[Samples]
 
     async def listen() -> None:
         for kind, number, sound in waiting:
-            heard[kind] += await _finals(engine, f"{kind}-{number}", sound)
+            heard[kind] += await finals_of(engine, f"{kind}-{number}", sound)
 
     async with engine, asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
             group.create_task(listen())
     return [row(kind, way, sum(map(len, sounds[kind])), finals) for kind, finals in heard.items()]
-
-
-async def _finals(engine: Engine, name: str, sound: Samples) -> list[Result]:
-    stream = engine.open(name, sample_rate_hz=SAMPLE_RATE_HZ)
-
-    async def feed() -> None:
-        for begin in range(0, len(sound), PACKET):
-            await stream.feed(sound[begin : begin + PACKET])
-        await stream.close()
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(feed())
-        latest = {result.utterance: result async for result in stream.results() if result.final}  # an amended one wins
-    return list(latest.values())
 
 
 def row(kind: str, way: str, samples: int, finals: Sequence[Result]) -> Row:

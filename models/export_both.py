@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
@@ -23,9 +22,9 @@ from safetensors.torch import save_file
 
 from clser.models.both import Both, Config
 from clser.models.both_live import CONTRACT, INPUTS, KIND, OUTPUTS
-from clser.models.errors import FailedError, GivenError, MissingError
+from clser.models.errors import GivenError, MissingError
 from clser.models.evaluate import softmax
-from clser.models.onnx_files import KEY, OPSET, describe, player
+from clser.models.onnx_files import KEY, OPSET, player, put
 from clser.models.saved import LICENCE, Calibration, digest_of
 
 Array = np.ndarray[Any, Any]
@@ -95,23 +94,11 @@ def export(net: Both, path: Path, about: About) -> float:
     otherwise is refused, and `path` left as it was."""
     was_training = net.training
     net.eval()
-    partial = path.with_suffix(".partial.onnx")
     try:
-        _trace(net, partial)
-        model = onnx.load(str(partial))
-        describe(model, json.loads(msgspec.json.encode(about)))
-        onnx.checker.check_model(model)
-        onnx.save(model, str(partial))
-        worst = parity(net, partial)
-        if not worst <= PARITY:
-            raise FailedError(
-                f"{path}: the exported graph's probabilities are {worst:.1e} away from torch's, more than {PARITY:.0e}"
-            )
-        partial.replace(path)
+        said = json.loads(msgspec.json.encode(about))
+        return put(path, lambda at: _trace(net, at), said, lambda at: parity(net, at), PARITY)
     finally:
-        partial.unlink(missing_ok=True)
         net.train(was_training)
-    return worst
 
 
 def parity(net: Both, path: Path, seed: int = 0) -> float:

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
-from clser.models.errors import FailedError
 from clser.models.evaluate import softmax
 from clser.models.labels import PUBLISHED_AS
-from clser.models.onnx_files import OPSET, describe, player
+from clser.models.onnx_files import OPSET, player, put
 from clser.models.saved import Trained
 from clser.models.words_live import CONTRACT, numbers
 
@@ -57,22 +55,9 @@ def export(system: Any, path: Path, about: Trained) -> Exported:
     """Writes the file and plays it beside torch; one that answers otherwise is refused, and `path` left as it was."""
     was_training = system.training
     net = _Played(system.cpu().eval(), about).eval()
-    partial = path.with_suffix(".partial.onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _trace(net, partial)
-        model = onnx.load(str(partial))
-        describe(model, said_of(system, about))
-        onnx.checker.check_model(model)
-        onnx.save(model, str(partial))
-        worst = parity(net, partial)
-        if not worst <= PARITY:
-            raise FailedError(
-                f"{path}: the exported graph's probabilities are {worst:.1e} away from torch's, more than {PARITY:.0e}"
-            )
-        partial.replace(path)
+        worst = put(path, lambda at: _trace(net, at), said_of(system, about), lambda at: parity(net, at), PARITY)
     finally:
-        partial.unlink(missing_ok=True)
         system.train(was_training)
     return Exported(worst, path.stat().st_size)
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from clser.models.errors import MissingError
+from clser.models.errors import FailedError, MissingError
 
 OPSET = 18
 WORTH_HALVING = 256
@@ -37,6 +37,31 @@ def said_of(session: Any) -> dict[str, Any]:
 def describe(model: Any, said: dict[str, Any]) -> None:
     """Makes the model say so."""
     onnx.helper.set_model_props(model, {KEY: json.dumps(said)})
+
+
+def put(
+    path: Path, trace: Callable[[Path], None], said: dict[str, Any], parity: Callable[[Path], float], most: float
+) -> float:
+    """Writes the file in one go: traced, described, checked and played. How far its probabilities are from torch's; where that
+    is more than `most`, there is no file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.onnx")
+    try:
+        trace(partial)
+        model = onnx.load(str(partial))
+        describe(model, said)
+        onnx.checker.check_model(model)
+        onnx.save(model, str(partial))
+        worst = parity(partial)
+        if not worst <= most:
+            raise FailedError(
+                f"{path}: the exported graph's probabilities are {worst:.1e} away from torch's, more than {most:.0e}"
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return worst
 
 
 def halve(model: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from clser.engine.api import Engine
 from clser.engine.errors import GivenError
-from clser.engine.records import SAMPLE_RATE_HZ, Model, Result
+from clser.engine.records import SAMPLE_RATE_HZ, Model, Result, Samples
 from clser.models.data.clips import Clip, read_sound
 from clser.models.labels import PUBLISHED
 
@@ -62,7 +62,8 @@ async def _all(engine: Engine, clips: Sequence[Clip], named: bool) -> list[list[
     async def listen() -> None:
         for number, clip in waiting:
             speaker = repr(clip.who) if named else None
-            finals[number] = await _one(engine, f"clip{number}", clip, speaker)
+            sound = np.clip(np.round(read_sound(clip) * 32768.0), -32768, 32767).astype(np.int16)
+            finals[number] = await finals_of(engine, f"clip{number}", sound, speaker)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
@@ -70,13 +71,15 @@ async def _all(engine: Engine, clips: Sequence[Clip], named: bool) -> list[list[
     return finals
 
 
-async def _one(engine: Engine, name: str, clip: Clip, speaker: str | None) -> list[Result]:
+async def finals_of(
+    engine: Engine, name: str, sound: Samples, speaker: str | None = None, *, for_words: bool = False
+) -> list[Result]:
+    """The last word on each utterance of that sound, fed as fast as the engine takes it; `for_words`, as its recogniser does."""
     stream = engine.open(name, sample_rate_hz=SAMPLE_RATE_HZ, speaker=speaker)
-    sound = np.clip(np.round(read_sound(clip) * 32768.0), -32768, 32767).astype(np.int16)
 
     async def feed() -> None:
         for begin in range(0, len(sound), PACKET_SAMPLES):
-            await stream.feed(sound[begin : begin + PACKET_SAMPLES])
+            await stream.feed(sound[begin : begin + PACKET_SAMPLES], for_words=for_words)
         await stream.close()
 
     async with asyncio.TaskGroup() as group:

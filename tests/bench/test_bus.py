@@ -63,10 +63,10 @@ def test_only_passing_messages_that_newer_ones_have_overtaken_are_stale() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_bus_through_real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus, "QUIET_S", 0.5)  # of so few messages all has come sooner
     monkeypatch.setattr(bus, "IDLE_PER_S", 100.0)
-    monkeypatch.setattr(bus, "FLOOD_PER_S", 1000.0)  # other tests want their share of the cores
     line = bus.measure(share=0.03)
     wait = line["publish_to_receive_ms"]
     assert isinstance(wait, bus.Distribution)
@@ -74,7 +74,7 @@ def test_the_bus_through_real_processes(monkeypatch: pytest.MonkeyPatch) -> None
     assert 0 < wait.p50 < 1000
     stale = line["stale_read"]
     assert isinstance(stale, int)
-    assert 0 <= stale <= 300  # of 600; a quiet machine has some 70
+    assert 0 <= stale <= 100
     missed = line["missed_by_a_reader_that_keeps_up"]
     assert isinstance(missed, dict)
     assert missed["idle"] == missed["load"] == 0
