@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from clser.bench import asr, asr_options, bus, capacity, latency, overload, plot, soak, unvoiced, vad
+from clser.bench import asr, asr_options, bus, capacity, latency, overload, plot, soak, table_page, unvoiced, vad
 from clser.bench.amounts import amount, count, count_or_none, counts
 from clser.bench.card import QUIETLY, Setup, make_card
 from clser.bench.stats import rounded
@@ -47,16 +47,18 @@ def measure(options: argparse.Namespace) -> None:
         print(plot.draw(line, values, options.plot), file=sys.stderr)
     text = msgspec.json.encode(line).decode()
     if options.json:
-        _write(options.json, text + "\n")
+        _write("--json", options.json, text + "\n")
+    if getattr(options, "markdown", None):
+        _write("--markdown", options.markdown, table_page.markdown(line))
     print(text, flush=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(asked: str, path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     except OSError as error:
-        raise GivenError(f"--json {path}: {error.strerror}; give a file that can be written") from error
+        raise GivenError(f"{asked} {path}: {error.strerror}; give a file that can be written") from error
 
 
 def _latency(setup: Setup, options: argparse.Namespace) -> Outcome:
@@ -107,6 +109,15 @@ def _accuracy(setup: Setup, options: argparse.Namespace) -> Outcome:
     accuracy = _with_torch("accuracy")
     if setup.corpora is None:
         raise GivenError("the clips that were tested on are needed: give --corpora DIR, or set CLSER_CORPORA")
+    if options.markdown and not options.table:
+        raise GivenError("--markdown writes a table: give --table NAME too")
+    if options.table:
+        workshop = _with_torch("workshop")
+        shop = workshop.Workshop(setup.corpora, options.cache, tuple(range(setup.seed, setup.seed + options.seeds)))
+        found = workshop.measure(options.table, shop, options.row)
+        return found, workshop.lines(found), {}
+    if not options.runs:
+        raise GivenError("nothing to measure: give folders of `clser-models train --fold K`, or --table NAME")
     line = accuracy.measure(setup.corpora, options.runs, options.peer, options.cache)
     return line, accuracy.table(line), {}
 
@@ -131,7 +142,7 @@ def _both(setup: Setup, options: argparse.Namespace) -> Outcome:
 def _cost(setup: Setup, options: argparse.Namespace) -> Outcome:
     del setup
     cost = _with_torch("cost")
-    line = cost.measure(options.models)
+    line = cost.measure(options.models, full_size=options.full_size)
     return line, cost.table(line), {}
 
 
@@ -311,11 +322,21 @@ def _unvoiced_options(parser: argparse.ArgumentParser) -> None:
 def _accuracy_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="DIR", help="what `clser-models train --fold K` left, a folder a fold"
+        "runs", nargs="*", type=Path, metavar="DIR", help="what `clser-models train --fold K` left, a folder a fold"
     )
+    parser.add_argument(
+        "--table", metavar="NAME", help="a published system's table, made here; an unknown name lists them"
+    )
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help="of the table, this one; repeatable")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="of the table: write it to this file, for people")
+    parser.add_argument("--seeds", type=count, default=3, metavar="N", help="of the table: so many, from --seed on (3)")
     parser.add_argument("--peer", action="store_true", help="openSMILE and a linear machine on the same folds")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="for the peer's features (runs/cache)"
+        "--cache",
+        type=Path,
+        default=Path("runs/cache"),
+        metavar="DIR",
+        help="for features, and the runs of a table (runs/cache)",
     )
     parser.set_defaults(measure=_accuracy)
 
@@ -346,6 +367,9 @@ def _cost_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a name, an .onnx file or a trained folder (every system that hears)"
+    )
+    parser.add_argument(
+        "--full-size", action="store_true", help="each system behind a random HuBERT of the base size too"
     )
     parser.set_defaults(measure=_cost)
 

@@ -39,7 +39,7 @@ def answers(clips: Sequence[Clip], fold_of: Mapping[tuple[str, str], str], heard
         own = np.array(
             [n for n, clip in enumerate(clips) if clip.corpus == corpus and heads.index(clip.emotion) in classes]
         )
-        x_NF = _functionals([clips[n] for n in own], cache)
+        x_NF = functionals([clips[n] for n in own], cache)
         true_N = np.array([heads.index(clips[n].emotion) for n in own])
         speakers = np.array([clips[n].speaker for n in own])
         folds = np.array([fold_of.get((clips[n].corpus, clips[n].name), "") for n in own])
@@ -57,7 +57,7 @@ def answers(clips: Sequence[Clip], fold_of: Mapping[tuple[str, str], str], heard
     return said
 
 
-def _functionals(clips: Sequence[Clip], cache: Path) -> Array:
+def functionals(clips: Sequence[Clip], cache: Path) -> Array:
     """[N, 6373], kept on disk."""
     key = blake2b(repr([(clip.corpus, clip.name) for clip in clips]).encode(), digest_size=8).hexdigest()
     path = cache / f"compare_2016.{clips[0].corpus}.{key}.npy"

@@ -48,7 +48,7 @@ def draw(line: Line, values: Values, folder: Path) -> str:
         model = "" if line["bench"] in OF_OTHERS else f", model {line['model']['digest']}"
         figure.suptitle(f"{line['bench']}, {machine['processor']}, {machine['cores']} cores{model}", fontsize=8)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{line['bench']}.png"
+        path = folder / f"{line.get('table') or line['bench']}.png"
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise GivenError(f"--plot {folder}: {error.strerror}; give a folder that can be written") from error
@@ -171,6 +171,9 @@ def _accuracy(figure: Any, line: Line, values: Values) -> None:
     del values
     axes = figure.add_subplot()
     rows = line["rows"]
+    if "table" in line:
+        _table(axes, rows)
+        return
     corpora = list(dict.fromkeys(row["corpus"] for row in rows))
     kinds = list(dict.fromkeys((row["system"], row["enrol"]) for row in rows))
     for place, kind in enumerate(kinds):
@@ -182,6 +185,27 @@ def _accuracy(figure: Any, line: Line, values: Values) -> None:
         axes.bar(at, heights, 0.8 / len(kinds), yerr=reach, capsize=2, label=f"{kind[0]}, {kind[1]} heard")
     axes.set_xticks(np.arange(len(corpora)) + 0.4, corpora)
     axes.set(ylabel="UAR of speakers held out, per cent", ylim=(0, 100))
+    axes.legend(fontsize=7)
+
+
+def _table(axes: Any, rows: Sequence[Any]) -> None:
+    """Of the measure that most rows have: a bar a corpus in each row, and what was published as a mark."""
+    metrics = [row["metric"] for row in rows]
+    most = max(dict.fromkeys(metrics), key=metrics.count)
+    rows = [row for row in rows if row["metric"] == most]
+    corpora, names = (list(dict.fromkeys(row[key] for row in rows)) for key in ("corpus", "name"))
+    for place, corpus in enumerate(corpora):
+        own = [(names.index(row["name"]), row) for row in rows if row["corpus"] == corpus]
+        at = [n + 0.8 * place / len(corpora) for n, _ in own]
+        axes.bar(
+            at, [row["mean"] for _, row in own], 0.8 / len(corpora), yerr=[row["spread"] for _, row in own],
+            capsize=2, label=corpus,
+        )  # fmt: skip
+    told = [(names.index(row["name"]) + 0.3, row["published"]) for row in rows if row["published"] is not None]
+    if told:
+        axes.plot(*zip(*told, strict=True), "k_", markersize=12, label="published, elsewhere")
+    axes.set_xticks(np.arange(len(names)) + 0.3, names, rotation=60, ha="right", fontsize=7)
+    axes.set(ylabel=most)
     axes.legend(fontsize=7)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clser.clients.clips import demo_clip, demo_segments
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.records import SAMPLE_RATE_HZ, Samples, samples
-from clser.models.data.corpora import SPEECH, read_clips
+from clser.models.data.corpora import read_clips, spoken_in
 
 Sound = NDArray[np.float32]
 
@@ -119,13 +119,9 @@ def find_takes(corpora: Path | None, most: int, seed: int) -> tuple[list[Take], 
     if corpora is None:
         return bundled_takes(), "bundled clip"
     random = np.random.default_rng(seed)
-    piles = [
-        [clip for clip in read_clips(corpora, [name]) if not clip.truncated]
-        for name in SPEECH
-        if (corpora / name / "manifest.csv").is_file()
-    ]
+    piles = [[clip for clip in read_clips(corpora, [name]) if not clip.truncated] for name in spoken_in(corpora)]
     if not piles:
-        raise MissingError(f"--corpora {corpora}: it holds none of {', '.join(SPEECH)}")
+        raise MissingError(f"--corpora {corpora}: no folder in it has a manifest.csv with emotions")
     paths = [[pile[at].path for at in random.permutation(len(pile))] for pile in piles]
     takes: list[Take] = []
     for path in (path for row in zip(*paths, strict=False) for path in row):  # one of each corpus in turn

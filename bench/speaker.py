@@ -49,6 +49,9 @@ class Nobody:
     def reload(self, overrides: tuple[str, ...]) -> Facts:
         raise GivenError(f"{len(overrides)} settings: there is no engine here")
 
+    async def load(self, delta: str | None) -> Facts:
+        raise GivenError(f"load {delta!r}: there is no engine here")
+
     def mute(self, stream: str, muted: bool) -> None:
         raise GivenError(f"mute {stream!r} {muted}: there is no engine here")
 

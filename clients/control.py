@@ -23,6 +23,8 @@ from clser.engine.places import control_beside, default_endpoint
 from clser.engine.records import Message
 
 ANSWER_S = 2.0
+PATIENCE_S = {"load": 90.0}
+"""What takes longer."""
 REQUESTS_KEPT = 16  # for an engine that does not take them
 MOST_PAIRS = 1024  # in a reply; an engine sends 256
 MOST_WORDS = 500
@@ -89,13 +91,22 @@ class Control(Closing):
 
     # --- questions ------------------------------------------------------------------------------------------------
 
-    def ask(self, op: str, timeout_s: float = ANSWER_S, **fields: object) -> Facts:
+    def ask(self, op: str, timeout_s: float | None = None, **fields: object) -> Facts:
         """What the engine says to it. GivenError with its reason where it refuses, MissingError where nobody answers."""
         return self.exchange(op, fields, timeout_s).facts
 
-    async def aask(self, op: str, timeout_s: float = ANSWER_S, **fields: object) -> Facts:
+    async def aask(self, op: str, timeout_s: float | None = None, **fields: object) -> Facts:
         """`ask` for an event loop."""
         return (await self.aexchange(op, fields, timeout_s)).facts
+
+    def load(self, delta: str | Path | None) -> Facts:
+        """Have the engine answer with what `clser-models adapt` wrote upon its model; None: with the model as it is. The path
+        is one of the engine's machine."""
+        return self.ask("load", delta=None if delta is None else str(delta))
+
+    async def aload(self, delta: str | Path | None) -> Facts:
+        """`load` for an event loop."""
+        return await self.aask("load", delta=None if delta is None else str(delta))
 
     def replay(self, **fields: object) -> "Pages":
         """What was sent and is still known: `seconds`, `prefixes`, `topic`, `from_seq`, `to_seq`, `lasting` (docs/bus.md)."""
@@ -105,15 +116,15 @@ class Control(Closing):
         """The last final and the last message of each topic, under `prefixes`."""
         return Pages(self, "snapshot", fields)
 
-    def exchange(self, op: str, fields: Facts, timeout_s: float = ANSWER_S) -> Reply:
-        number, until_s = self.send(op, fields), time.monotonic() + timeout_s
+    def exchange(self, op: str, fields: Facts, timeout_s: float | None = None) -> Reply:
+        number, until_s = self.send(op, fields), time.monotonic() + _patience_s(op, timeout_s)
         while (reply := self._to(number)) is None:
             left_s = self._left_s(until_s, number)
             wait([self.socket], left_s)
         return self._granted(op, reply)
 
-    async def aexchange(self, op: str, fields: Facts, timeout_s: float = ANSWER_S) -> Reply:
-        number, until_s = self.send(op, fields), time.monotonic() + timeout_s
+    async def aexchange(self, op: str, fields: Facts, timeout_s: float | None = None) -> Reply:
+        number, until_s = self.send(op, fields), time.monotonic() + _patience_s(op, timeout_s)
         while (reply := self._to(number)) is None:
             left_s = self._left_s(until_s, number)
             await changed([self.socket], left_s)
@@ -215,6 +226,10 @@ def control_endpoint(control: str, publish: str) -> str | None:
     if control != "auto":
         return control or None
     return control_beside(default_endpoint() if publish == "auto" else publish)
+
+
+def _patience_s(op: str, asked_s: float | None) -> float:
+    return PATIENCE_S.get(op, ANSWER_S) if asked_s is None else asked_s
 
 
 def _read_reply(frames: list[bytes]) -> Reply | None:

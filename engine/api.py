@@ -29,6 +29,7 @@ from clser.engine.errors import FailedError, GivenError
 from clser.engine.handle import Messages, Stream
 from clser.engine.health import MetricsServer
 from clser.engine.herald import Herald
+from clser.engine.loading import Loader
 from clser.engine.logs import log
 from clser.engine.metrics import Metrics
 from clser.engine.pipeline import Pipeline
@@ -65,7 +66,7 @@ class Engine:
         self._pool, self._scribes = pool, scribes
         self._bus = Bus(config.bus, self._clock)
         self._control = Control(self, self._bus)
-        self._metrics = Metrics(self._numbers, self._clock)
+        self._metrics = Metrics(self._numbers, self._clock, self._model)
         self._health = MetricsServer(self._metrics, self.ready)
         self.others: list[Callable[[], Mapping[str, float]]] = []
         """Counters of what works beside it, such as a socket for sound; they come with the heartbeat."""
@@ -75,6 +76,7 @@ class Engine:
         self.asr = Choice()
         """Which recogniser was taken, and why."""
         self._streams: dict[str, Stream] = {}
+        self._loader: Loader | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lags_ms: deque[float] = deque(maxlen=round(config.bus.heartbeat_s / PROBE_S))
 
@@ -97,6 +99,9 @@ class Engine:
         try:
             await self._open_sockets()
             await self._pipeline.start()
+            self._loader = Loader(self._pool, self._pipeline)
+            if config.model.delta:
+                await self._loader.load(config.model.delta)
             if recognition is not None and self._pipeline.recognition is None:
                 self.asr = Choice(why=f"{self.asr.module.rpartition('.')[2]} cannot be used: {recognition.trouble}")
         except BaseException:
@@ -250,6 +255,7 @@ class Engine:
             },
             "classes": list(PUBLISHED),
             "model": msgspec.to_builtins(pipeline.voice) if pipeline.voice else None,
+            "delta": self._loader.facts()["delta"] if self._loader else None,
             "recogniser": self._describe_recogniser(),
             "streams": [stream.describe() for stream in self._streams.values()],
             "speakers_known": len(pipeline.speakers) if pipeline.speakers is not None else 0,
@@ -279,6 +285,13 @@ class Engine:
         self._pipeline.configure(config)
         self._pipeline.say("reloaded", ", ".join(path for paths in changed.values() for path in paths))
         return {"changed": changed}
+
+    async def load(self, delta: str | None) -> dict[str, Any]:
+        """Answer with what `clser-models adapt` wrote upon the model (None: with the model as it is), from the next batch on.
+        Nothing is lost, and nothing changes where the file is refused."""
+        if self._loader is None:
+            raise GivenError("the workers are still starting; ask again when the engine is ready")
+        return await self._loader.load(delta)
 
     def mute(self, stream: str, muted: bool = True) -> None:
         """While muted, the stream's sound counts but is not heard."""
@@ -331,6 +344,7 @@ class Engine:
             "control_refused": self._control.refused,
             "metrics_refused": self._health.refused,
             "turned_away": self.doors.turned_away,
+            "loads": self._loader.loads if self._loader else 0,
         }
         for counters in self.others:
             vitals.update(counters())
@@ -338,6 +352,11 @@ class Engine:
 
     def _numbers(self) -> dict[str, float]:
         return {**self._pipeline.totals(), **self._vitals(), "ready": self.ready()["ready"]}
+
+    def _model(self) -> str:
+        """What answers, by its digest, with its delta's: a name is whatever a file says."""
+        voice = self._pipeline.voice
+        return voice.digest if voice else ""
 
 
 def _rss_mb(pid: int | None) -> float:

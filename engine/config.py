@@ -28,6 +28,9 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     .safetensors file, or of a folder that `clser-models train` wrote."""
     backend: Literal["auto", "onnx", "torch"] = "auto"
     """`torch` needs the extra of that name, and keeps the streams' state on the GPU. auto: what the model's file is made for."""
+    delta: str = ""
+    """A file of `clser-models adapt`, for that very model: it is answered with that upon it. Empty: none. The control socket
+    takes another while the engine runs (`load`)."""
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ A request is one frame, a JSON or MessagePack map with `op`; the reply's first f
 reply, whatever it holds; nothing that arrives here can raise into the engine.
 """
 
+import asyncio
 import contextlib
 from typing import Annotated, Any, Protocol
 
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct
 from clser.engine.doors import Doors
 from clser.engine.errors import ClserError, GivenError
 from clser.engine.history import PAGE, Entry
+from clser.engine.logs import log
 from clser.engine.publish import Bus
 from clser.engine.sockets import Frames, Inbox, Socket
 
@@ -69,6 +71,12 @@ class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
     set: Annotated[tuple[Override, ...], Meta(max_length=64)] | Override = ()
 
 
+class LoadDelta(_Request, frozen=True, kw_only=True, tag="load"):
+    """Answer with what `clser-models adapt` wrote upon the model; null: with the model as it is. The reply comes when it is so."""
+
+    delta: Annotated[str, Meta(max_length=4096, min_length=1)] | None
+
+
 class Mute(_Request, frozen=True, kw_only=True, tag="mute"):
     """An assistant speaks itself: what the stream hears meanwhile is not scored."""
 
@@ -83,7 +91,7 @@ class ResetSpeaker(_Request, frozen=True, kw_only=True, tag="reset_speaker"):
     speaker: Annotated[str, Meta(max_length=64)] | None = None
 
 
-Request = Live | Ready | Describe | Snapshot | Replay | Reload | Mute | ResetSpeaker
+Request = Live | Ready | Describe | Snapshot | Replay | Reload | LoadDelta | Mute | ResetSpeaker
 OPS: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in Request.__args__)
 Facts = dict[str, Any]
 
@@ -97,6 +105,7 @@ class Asked(Protocol):
     def ready(self) -> Facts: ...
     def describe(self) -> Facts: ...
     def reload(self, overrides: tuple[str, ...]) -> Facts: ...
+    async def load(self, delta: str | None) -> Facts: ...
     def mute(self, stream: str, muted: bool) -> None: ...
     def reset_speaker(self, stream: str, speaker: str | None) -> None: ...
 
@@ -117,6 +126,7 @@ class Control:
         self._bus = bus
         self._socket: Socket | None = None
         self._inbox: Inbox | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
         self.endpoint: str | None = None
         self.refused = 0
 
@@ -127,6 +137,8 @@ class Control:
         self._inbox = Inbox(self._socket, self._asked, burst=1)  # a page of a long history takes a millisecond
 
     def close(self) -> None:
+        for task in self._waiting:
+            task.cancel()
         if self._inbox is not None:
             self._inbox.close(linger_ms=100)
         self._inbox = self._socket = self.endpoint = None
@@ -142,12 +154,35 @@ class Control:
                 raise GivenError(f"a request of {len(rest)} frames: send one")
             request = read_request(rest[0])
             op, mark = str(request.__struct_config__.tag), request.id
+            if isinstance(request, LoadDelta):
+                self._later(envelope, request)
+                return
             facts, entries = self._answer(request)
             reply: Facts = {"op": op, "id": mark, "ok": True, **facts}
         except ClserError as error:
             self.refused += 1
             reply = {"op": op, "id": mark, "ok": False, "reason": str(error)}
         self._send([*envelope, msgspec.json.encode(reply), *(part for e in entries for part in (e.topic, e.body))])
+
+    def _later(self, envelope: Frames, request: LoadDelta) -> None:
+        """Its answer takes a while; others are answered meanwhile."""
+
+        async def answer() -> None:
+            reply: Facts = {"op": "load", "id": request.id}
+            try:
+                reply |= {"ok": True, **await self._engine.load(request.delta)}
+            except ClserError as error:
+                self.refused += 1
+                reply |= {"ok": False, "reason": str(error)}
+            except Exception as error:  # noqa: BLE001 - our mistake; whoever asked is to hear of it, and the engine goes on
+                log.exception("load_broken")
+                reply |= {"ok": False, "reason": f"it broke: {type(error).__name__}; please report it"}
+            if self._socket is not None:
+                self._send([*envelope, msgspec.json.encode(reply)])
+
+        task = asyncio.get_running_loop().create_task(answer(), name="load")
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
 
     def _send(self, frames: Frames) -> None:
         assert self._socket is not None and self._inbox is not None

@@ -1,8 +1,8 @@
 """What the engine and a worker say to each other: a MessagePack head in the first frame, samples or numbers in the second.
 
-Engine -> worker: Batch (and the rows' s16 samples, one after the other), Stop.
-Worker -> engine: Ready or ReadyWords, Answer (and float32 numbers, row after row; then the states that were asked for), Beat,
-Broken.
+Engine -> worker: Batch (and the rows' s16 samples, one after the other), Load, Switch, Stop.
+Worker -> engine: Ready or ReadyWords, Answer (and float32 numbers, row after row; then the states that were asked for), Loaded,
+Beat, Broken.
 
 There are two kinds of workers. One has the voice activity network and the emotion model (lanes `vad`, `voice`), and joins what
 the voice said with what the words say (lane `both`). The other recognises words, and says what they tell (lane `words`).
@@ -67,6 +67,20 @@ class Batch(Struct, frozen=True, array_like=True, tag=True):
 
 class Stop(Struct, frozen=True, array_like=True, tag=True):
     pass
+
+
+class Load(Struct, frozen=True, array_like=True, tag=True):
+    """Make ready to answer with this delta upon the emotion model, and go on as before meanwhile. Loaded says how it went."""
+
+    number: int
+    delta: bytes
+    """A file of `clser-models adapt`. Empty: the model as it is."""
+
+
+class Switch(Struct, frozen=True, array_like=True, tag=True):
+    """From the next batch on, answer with what was made ready by the Load of that number."""
+
+    number: int
 
 
 class VoiceCard(Struct, frozen=True):
@@ -184,6 +198,15 @@ class Answer(Struct, frozen=True, array_like=True, tag=True):
     """Of the lane `words`, row after row."""
 
 
+class Loaded(Struct, frozen=True, array_like=True, tag=True):
+    """The answer to a Load: what the model will say of itself, or why it cannot be."""
+
+    number: int
+    card: VoiceCard | None
+    why: str = ""
+    exit_code: int = 2
+
+
 class Beat(Struct, frozen=True, array_like=True, tag=True):
     """Said by the work loop whenever it has nothing else to say for a while."""
 
@@ -218,8 +241,8 @@ def _sane(said: Words) -> bool:
 
 
 AnyReady = Ready | ReadyWords
-FromEngine = Batch | Stop
-FromWorker = AnyReady | Answer | Beat | Broken
+FromEngine = Batch | Load | Switch | Stop
+FromWorker = AnyReady | Answer | Loaded | Beat | Broken
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

@@ -60,6 +60,8 @@ class Process:
         self._inbox: Inbox | None = None
         self._socket: Socket | None = None
         self._dead: asyncio.Task[int] | None = None
+        self._load = 0
+        self._loading: asyncio.Future[jobs.Loaded | None] | None = None
         self.process: asyncio.subprocess.Process | None = None
 
     async def launch(self, device: str, heard: Heard) -> jobs.AnyReady:
@@ -98,6 +100,14 @@ class Process:
     def submit(self, batch: jobs.Batch, pcm: Samples) -> None:
         self._send(jobs.encode(batch), pcm.data)
 
+    async def load(self, load: jobs.Load) -> jobs.Loaded | None:
+        self._load, self._loading = load.number, asyncio.get_running_loop().create_future()
+        self._send(jobs.encode(load))
+        return await self._loading
+
+    def switch(self, number: int) -> None:
+        self._send(jobs.encode(jobs.Switch(number)))
+
     def disown(self, why: str) -> None:
         if not self._broken.done():
             self._broken.set_result(jobs.Broken(why, FailedError.exit_code))
@@ -118,6 +128,7 @@ class Process:
                 return Down(f"it said nothing for {silent_s:.0f} s")
 
     async def end(self, patience_s: float = 0.0) -> None:
+        self._was_loaded(None)
         if self.process is not None:
             if patience_s and self._socket is not None:
                 self._send(jobs.encode(jobs.Stop()))
@@ -157,10 +168,17 @@ class Process:
             message = jobs.Broken(f"it spoke nonsense: {error}", FailedError.exit_code)
         if isinstance(message, jobs.Answer):
             self._heard(message, numbers)
+        elif isinstance(message, jobs.Loaded):
+            self._was_loaded(message)
         elif isinstance(message, jobs.AnyReady | jobs.Broken) and not self._first.done():
             self._first.set_result(message)
         elif isinstance(message, jobs.Broken) and not self._broken.done():
             self._broken.set_result(message)
+
+    def _was_loaded(self, loaded: jobs.Loaded | None) -> None:
+        meant = loaded is None or loaded.number == self._load  # not one that was given up
+        if meant and self._loading is not None and not self._loading.done():
+            self._loading.set_result(loaded)
 
 
 def _ending(code: int) -> str:

@@ -76,6 +76,7 @@ CATALOGUE = (
     _counter("refused", "control_refused", REFUSED, '{door="control"}'),
     _counter("refused", "metrics_refused", REFUSED, '{door="metrics"}'),
     _counter("turned_away", "turned_away", "Connections that the allow-list refused."),
+    _counter("loads", "loads", "Deltas that were loaded while it ran, or at the start."),
     _counter("not_kept", "not_kept", "Utterances that were to be kept on disk and were not."),
 )
 
@@ -107,9 +108,15 @@ class Histogram:
 class Metrics:
     """Takes what the engine publishes, asks for its counters when somebody wants to see them, and writes both down."""
 
-    def __init__(self, numbers: Callable[[], Mapping[str, float]], clock: Clock) -> None:
-        """`numbers` has the keys of CATALOGUE; those it lacks are left out, and those it has beyond it are not shown."""
-        self._numbers = numbers
+    def __init__(
+        self,
+        numbers: Callable[[], Mapping[str, float]],
+        clock: Clock,
+        model: Callable[[], str] = str,
+    ) -> None:
+        """`numbers` has the keys of CATALOGUE; those it lacks are left out, and those it has beyond it are not shown. `model`
+        is the digest of what answers."""
+        self._numbers, self._model = numbers, model
         self._clock = clock
         self._speaking: dict[tuple[str, int], int] = {}
         """Utterances without a final -> onset, or once speech has ended its end, as sample indices."""
@@ -177,6 +184,8 @@ class Metrics:
                 head = _head(metric.name, metric.kind, metric.help)
                 lines += head if head[0] not in lines else []
                 lines.append(f"{metric.name}{metric.label} {_number(numbers[metric.key] * metric.times)}")
+        lines += _head("clser_model_info", "gauge", "1; digest of the model that answers, and behind a + its delta's.")
+        lines.append(f'clser_model_info{{model="{self._model()}"}} 1')
         lines += _head(
             "clser_abstained_total", "counter", "Finals without a label, since the model was not sure enough."
         )

@@ -48,7 +48,7 @@ class Pipeline:
     def __init__(
         self, config: Config, clock: Clock, pool: Pool, herald: Herald, recognition: Recognition | None = None
     ) -> None:
-        self._config = config
+        self.config = config
         self._clock = clock
         self._pool = pool
         self._stations = [Station(number) for number in range(pool.workers)]
@@ -80,15 +80,15 @@ class Pipeline:
         self._kept: dict[jobs.Lane, int] = {lane: ready.kept(lane) for lane in jobs.LANES}
         self.voice = ready.voice
         if ready.voice.speaker_numbers:
-            self.speakers = Memory(self._config.speaker, ready.voice.speaker_numbers)
+            self.speakers = Memory(self.config.speaker, ready.voice.speaker_numbers)
         self._opener = Opener(ready, self.speakers)
-        self.configure(self._config)
+        self.configure(self.config)
         self.state = "degraded"
         self._turn("ready", f"{ready.voice.name} {ready.voice.digest}")
 
     def configure(self, config: Config) -> None:
         """From now on this counts; open streams keep what they were opened with."""
-        self._config = config
+        self.config = config
         if self.voice is not None:
             self._herald.configure(config, self.voice)
         if self.recognition is not None:
@@ -115,12 +115,12 @@ class Pipeline:
                 else "names that begin with _ are the engine's own"
             )
             raise GivenError(f"stream {name!r}: {why}; take another name")
-        if not again and not self._ladder.admits(self._config.overload, self._clock.monotonic_s()):
+        if not again and not self._ladder.admits(self.config.overload, self._clock.monotonic_s()):
             self.counters["streams_refused"] += 1
             raise OverloadedError(
                 f"stream {name!r}: this engine has more to do than it can; try again later, or elsewhere"
             )
-        config, pace = self._config, self._ladder.pace
+        config, pace = self.config, self._ladder.pace
         stream = self._opener.stream(name, speaker, config, self._numbers.last(name), pace)
         placing.best(self._stations, self._clock.monotonic_s()).admit(stream)
         if self.recognition is not None:
@@ -173,7 +173,7 @@ class Pipeline:
         for stream in tuple(self._streams.values()):
             quiet_s = now - stream.last_arrival_s
             if (
-                quiet_s * 1000 > self._config.segment.idle_ms
+                quiet_s * 1000 > self.config.segment.idle_ms
                 and stream.segmenter.open is not None
                 and stream.backlog < stream.vad_frame
                 and not stream.held  # else it is we who keep the packets waiting
@@ -181,7 +181,7 @@ class Pipeline:
             ):
                 stream.barrier("idle")
                 self.touch(stream)
-            if stream.total > samples(self._config.stream.silent_warn_s * 1000):
+            if stream.total > samples(self.config.stream.silent_warn_s * 1000):
                 self._herald.remark_silence(stream, self.state)
             if stream.acquaintance is not None:
                 stream.acquaintance.look(stream.segmenter.position)
@@ -192,10 +192,10 @@ class Pipeline:
         for station in self._stations:
             late = max((stream.late for stream in station.streams if stream.live), default=0)
             late_ms = max(late_ms, seconds(late) * 1000)
-            if seconds(late) * 1000 > self._config.overload.late_ms:
+            if seconds(late) * 1000 > self.config.overload.late_ms:
                 station.late_at_s = now
         before = self._ladder.step
-        if self.failure is None and self._ladder.look(self._config.overload, now, late_ms):
+        if self.failure is None and self._ladder.look(self.config.overload, now, late_ms):
             step = self._ladder.step
             self.counters["overload_steps"] += step > before
             self._turn("overload" if step > before else "relief", f"step {step} of {REFUSE}: {STEPS[step]}")
@@ -348,7 +348,7 @@ class Pipeline:
             stream.learn(reply.track, utterance, now)
         self._herald.hold(stream, reply)
         if reply.transcript is not None and not reply.written:  # it is to go out on time, whatever else happens
-            asyncio.get_running_loop().call_later(self._config.asr.wait_ms / 1000, self.touch, stream)
+            asyncio.get_running_loop().call_later(self.config.asr.wait_ms / 1000, self.touch, stream)
 
     def _end(self, stream: StreamState) -> None:
         if self._streams.get(stream.name) is not stream:

@@ -68,6 +68,10 @@ class Pool(Protocol):
     def submit(self, worker: int, batch: jobs.Batch, pcm: Samples) -> None:
         """Hand a batch to a worker that is up. At most one a lane may be under way."""
 
+    async def load(self, delta: bytes) -> jobs.VoiceCard:
+        """Have every worker answer with this delta upon its model (empty: with none), those too that are started later, and
+        return what the model then says of itself. An error of the tree where one cannot: then nothing has changed."""
+
     async def stop(self) -> None: ...
 
 

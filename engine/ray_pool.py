@@ -159,6 +159,14 @@ class RaySeat:
     def submit(self, batch: jobs.Batch, pcm: Samples) -> None:
         self._ask(partial(self._actor.compute.remote, jobs.encode(batch), pcm.tobytes()), self._take)
 
+    async def load(self, load: jobs.Load) -> jobs.Loaded | None:
+        """An actor takes one call after the other, so batches would wait for what is made ready: it is refused."""
+        why = "workers on Ray take no delta; make a whole file with `clser-models export --delta`, and start with that"
+        return jobs.Loaded(load.number, None, why)
+
+    def switch(self, number: int) -> None:
+        raise AssertionError(f"load {number} was refused")
+
     def disown(self, why: str) -> None:
         self._goes_down(Down(why))
 

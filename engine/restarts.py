@@ -95,6 +95,12 @@ class Seat(Protocol):
         """Return when it is gone, or as good as gone."""
 
     def submit(self, batch: jobs.Batch, pcm: Samples) -> None: ...
+    async def load(self, load: jobs.Load) -> jobs.Loaded | None:
+        """Have it make that ready. None where it is gone before it says how it went."""
+
+    def switch(self, number: int) -> None:
+        """Have it answer with what was made ready by the load of that number."""
+
     def disown(self, why: str) -> None:
         """What it says cannot be trusted: it counts as gone."""
 
@@ -122,6 +128,10 @@ class Member:
         self._ready: jobs.AnyReady | None = None
         self._asked: dict[jobs.Lane, jobs.Batch] = {}
         """What it has not answered yet."""
+        self._load: jobs.Load | None = None
+        """What it answers with, in this life and the next ones."""
+        self._prepared = 0
+        """The number of the load that it has made ready in this life."""
 
     async def start(self, listener: Listener) -> jobs.AnyReady:
         self._listener = listener
@@ -137,6 +147,24 @@ class Member:
         assert self._up, "a batch for a worker that is down"
         self._asked[batch.lane] = batch
         self._seat.submit(batch, pcm)
+
+    def lacks(self, load: jobs.Load) -> bool:
+        """Whether it is up, and has not made that ready."""
+        return self._up and self._prepared != load.number
+
+    async def prepare(self, load: jobs.Load) -> jobs.Loaded | None:
+        """Make it ready. None where the worker is gone meanwhile."""
+        loaded = await self._seat.load(load)
+        if loaded is not None and loaded.card is not None and loaded.number == load.number:
+            self._prepared = load.number
+        return loaded
+
+    def switch(self, load: jobs.Load) -> None:
+        """Answer with it, now if it is up, and whenever it comes back."""
+        self._load = load
+        if self._up:
+            assert self._prepared == load.number
+            self._seat.switch(load.number)
 
     def _heard(self, answer: jobs.Answer, numbers: NDArray[np.float32]) -> None:
         assert self._ready is not None
@@ -155,9 +183,28 @@ class Member:
 
     async def _launch(self) -> jobs.AnyReady:
         self._asked.clear()
+        self._prepared = 0
         self._ready = await self._seat.launch(self._restarts.device, self._heard)
+        while (load := self._load) is not None and load.delta and self._prepared != load.number:
+            loaded = await self._prepared_anew(load)
+            if loaded is None or loaded.card is None:
+                why = loaded.why if loaded is not None else "it went down"
+                raise FailedError(f"worker {self._number} could not take its delta again: {why}")
+            if load is self._load:
+                self._seat.switch(load.number)
         self._up = True
         return self._ready
+
+    async def _prepared_anew(self, load: jobs.Load) -> jobs.Loaded | None:
+        """As `prepare`, where nobody watches the worker yet."""
+        preparing, ending = asyncio.create_task(self.prepare(load)), asyncio.create_task(self._seat.ended())
+        try:
+            await asyncio.wait((preparing, ending), return_when=asyncio.FIRST_COMPLETED)
+            return await preparing if preparing.done() else None
+        finally:
+            for way in (preparing, ending):
+                way.cancel()
+            await asyncio.gather(preparing, ending, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Bring the worker back whenever it dies or falls silent, until it does so too often."""
@@ -210,6 +257,7 @@ class Crew:
 
     def __init__(self, members: list[Member]) -> None:
         self._members = members
+        self._loads = 0
 
     @property
     def workers(self) -> int:
@@ -221,6 +269,22 @@ class Crew:
 
     def submit(self, worker: int, batch: jobs.Batch, pcm: Samples) -> None:
         self._members[worker].submit(batch, pcm)
+
+    async def load(self, delta: bytes) -> jobs.VoiceCard:
+        """First everybody makes it ready, then all switch: none does where one cannot."""
+        self._loads += 1
+        load = jobs.Load(self._loads, delta)
+        card: jobs.VoiceCard | None = None
+        while lacking := [member for member in self._members if member.lacks(load)]:
+            for loaded in await asyncio.gather(*(member.prepare(load) for member in lacking)):
+                if loaded is not None and loaded.card is None:
+                    raise {2: GivenError, 3: MissingError}.get(loaded.exit_code, FailedError)(loaded.why)
+                card = card if loaded is None else loaded.card
+        if card is None:
+            raise FailedError("no worker is up to take it; try again in a moment")
+        for member in self._members:
+            member.switch(load)
+        return card
 
     async def stop(self) -> None:
         await asyncio.gather(*(member.stop() for member in self._members))

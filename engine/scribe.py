@@ -13,6 +13,7 @@ from clser.engine.backends import Numbers, Recogniser
 from clser.engine.backends.recognisers import Choice, open_recogniser
 from clser.engine.backends.words import Reader, open_reader
 from clser.engine.errors import FailedError
+from clser.engine.making import Made
 from clser.engine.records import SAMPLE_RATE_HZ, Samples
 
 NICENESS = 5  # the voice's answers come first
@@ -36,6 +37,9 @@ class Scribe:
         self._read: dict[str, Numbers] = {}  # by text: what was told of it the last time
         warm_up(self._recogniser, self._reader)
         self.ready = jobs.ReadyWords(self._recogniser.card, self._reader.tells if self._reader is not None else 0)
+
+    def make(self, load: jobs.Load) -> Made:
+        raise AssertionError("what recognises words loads nothing")
 
     def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]:
         began = time.perf_counter()

@@ -83,6 +83,10 @@ class Memory:
         if len(self._known) > self._most:
             del self._known[next(iter(self._known))]
 
+    def forget_all(self) -> None:
+        """What utterances tell is told otherwise from now on."""
+        self._known.clear()
+
     def forget(self, voice: Voice) -> None:
         self._known.pop(voice, None)
 

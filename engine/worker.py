@@ -19,12 +19,14 @@ from clser.engine import jobs
 from clser.engine.backends import Numbers, VadNetwork, VoiceModel, open_vad, open_voice
 from clser.engine.backends.devices import is_device_error
 from clser.engine.backends.join import Joiner, open_joiner
-from clser.engine.errors import ClserError, FailedError
+from clser.engine.errors import ClserError, FailedError, GivenError
+from clser.engine.making import Made, Making
 from clser.engine.records import Samples
 from clser.engine.scribe import NICENESS, Scribe, WritingConfig
 from clser.engine.vad import VadConfig
 
 BEAT_MS = 500
+LOOK_MS = 20  # how often it is looked whether what is being made is ready
 WARM_ROWS = (1, 1, 4)
 WARM_ROWS_CUDA = (1, 1, 2, 8, 32, 128)  # a GPU picks its kernels by the size of the batch, each time for the first time
 
@@ -51,6 +53,8 @@ class Computing(Protocol):
     @property
     def ready(self) -> jobs.AnyReady: ...
     def compute(self, batch: jobs.Batch, pcm: Samples) -> tuple[jobs.Answer, Numbers]: ...
+    def make(self, load: jobs.Load) -> Made:
+        """Called in another thread than the rest: make ready what was asked for, and say how it is put into place."""
 
 
 def open_computing(config: AnyConfig) -> Computing:
@@ -76,6 +80,15 @@ class Networks:
         numbers = self._join(batch, pcm) if batch.lane == "both" else self._hear(batch, pcm)
         busy_us = int((time.perf_counter() - began) * 1e6)
         return jobs.Answer(batch.number, batch.lane, busy_us), np.ascontiguousarray(numbers, np.float32)
+
+    def make(self, load: jobs.Load) -> Made:
+        adapting = getattr(self._voice, "adapting", None)
+        if adapting is None:
+            raise GivenError(
+                f"model {self._voice.card.name}: its backend takes no delta; export it whole, and start anew"
+            )
+        made: Made = adapting(load.delta)
+        return made
 
     def _join(self, batch: jobs.Batch, pcm: Samples) -> Numbers:
         assert self._joiner is not None, "nothing joins voice and words here"
@@ -121,19 +134,37 @@ def broken(error: Exception) -> jobs.Broken:
 
 
 def serve(socket: "zmq.Socket[bytes]", networks: Computing, engine_pid: int) -> None:
-    """Until told to stop, or until the engine is gone."""
+    """Until told to stop, or until the engine is gone. What is to be loaded is made in a thread beside this loop."""
+    making: Making | None = None
+    quiet_ms = 0
     while True:
-        if not socket.poll(BEAT_MS):
+        patience_ms = BEAT_MS if making is None or making.told else LOOK_MS
+        if not socket.poll(patience_ms):
             if os.getppid() != engine_pid:
                 return
-            socket.send(jobs.encode(jobs.Beat()))
+            if making is not None and not making.told and (loaded := making.look()) is not None:
+                socket.send(jobs.encode(loaded))
+            quiet_ms += patience_ms
+            if quiet_ms >= BEAT_MS:
+                quiet_ms = 0
+                socket.send(jobs.encode(jobs.Beat()))
             continue
         head, *body = socket.recv_multipart()
-        batch = jobs.decode_from_engine(head)
-        if isinstance(batch, jobs.Stop):
-            return
-        answer, numbers = networks.compute(batch, np.frombuffer(body[0], np.int16))
-        socket.send_multipart((jobs.encode(answer), numbers.data))
+        asked = jobs.decode_from_engine(head)
+        match asked:
+            case jobs.Stop():
+                return
+            case jobs.Load():
+                making = Making(asked, networks.make)
+            case jobs.Switch():
+                assert making is not None and making.number == asked.number, "nothing was made ready"
+                making.put()
+                making = None
+            case jobs.Batch():
+                answer, numbers = networks.compute(asked, np.frombuffer(body[0], np.int16))
+                socket.send_multipart((jobs.encode(answer), numbers.data))
+        if making is not None and not making.told and (loaded := making.look()) is not None:
+            socket.send(jobs.encode(loaded))  # a worker that never rests says so all the same
 
 
 def main() -> int:

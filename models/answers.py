@@ -13,7 +13,7 @@ from torch import Tensor
 from clser.models.batches import Batch
 from clser.models.encoders.hub_frames import HUB, is_hub
 from clser.models.examples import NO_TEXT, Examples, TakeFeatures, Tokenise, ordered, pad, pad_ids
-from clser.models.systems import WORDS
+from clser.models.systems import FACES, WORDS
 from clser.models.tensors import Sequences
 
 Array = np.ndarray[Any, Any]
@@ -45,6 +45,8 @@ def logits_of(
             given: dict[str, Sequences] = {}
             if examples.clean is not None:
                 given = sound_of(examples.clean, examples.ratios, clip_N[rows], lengths_N[rows])
+            if examples.look is not None:
+                given[FACES] = examples.faces(clip_N[rows])
             if examples.tokenise is not None:
                 given[WORDS] = words_of(examples, text_N[rows])
             frames_B = torch.from_numpy(lengths_N[rows]) if examples.clean is not None else given[WORDS].length_B

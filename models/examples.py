@@ -6,7 +6,7 @@ Letters: B rows, T frames, F features, H heads, N clips, X what is known of a sp
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from clser.models.data.cache import Features
 from clser.models.data.clips import Clip
 from clser.models.data.corpora import Text
+from clser.models.data.faces import NOBODY, Look
 from clser.models.data.unvoiced import CORPUS as UNVOICED
 from clser.models.labels import NONE
 from clser.models.tensors import Sequences
@@ -37,12 +38,37 @@ class TakeFeatures:
     by_front: Mapping[str, Features]
     lengths: Array
     """Frames of the system that each clip has."""
+    behind: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """For clips that were stacked, the clips whose sound comes behind theirs."""
+    said: Mapping[int, str] = field(default_factory=dict)
+    """What was heard in those stacks, where somebody listened."""
 
     @classmethod
     def of(cls, by_front: Mapping[str, Features], ratios: Mapping[str, int]) -> "TakeFeatures":
         """`ratios`: frames of a front in one of the system."""
         frames = [np.diff(features.starts) // ratios[name] for name, features in by_front.items()]
         return cls(by_front, np.min(frames, 0))
+
+
+class Soft(NamedTuple):
+    """Labels as somebody else sees them: probabilities over the heads, or no numbers at all where he knows nothing."""
+
+    clip_NH: Array
+    text_NH: Array
+
+    def of(self, clips: Sequence[int | None], said: Sequence[tuple[int, ...]]) -> Array:
+        """[B, H] of rows with these clips (None: no voice) that say these texts: of a row's recording where that is known,
+        else the mean over its texts that are."""
+        out_BH = np.full((len(clips), self.text_NH.shape[1]), np.nan, np.float32)
+        for place, (clip, texts) in enumerate(zip(clips, said, strict=True)):
+            if clip is not None and np.isfinite(self.clip_NH[clip]).all():
+                out_BH[place] = self.clip_NH[clip]
+                continue
+            seen_KH = self.text_NH[list(texts)]
+            seen_KH = seen_KH[np.isfinite(seen_KH).all(1)]
+            if len(seen_KH):
+                out_BH[place] = seen_KH.mean(0)
+        return out_BH
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +87,19 @@ class Examples:
     frame_samples: int
     texts: Sequence[Text] = ()
     text_indices: Sequence[int] = ()
+    own_texts: Mapping[int, int] = field(default_factory=dict)
+    """The text of a clip that says what it means, which goes with it in place of one drawn by label."""
+    heard_texts: Sequence[Mapping[int, int]] = ()
+    """For each take, the texts of clips whose stacks somebody listened to."""
+    soft: Soft | None = None
     tokenise: Tokenise | None = None
     known_TNX: Sequence[Tensor] = ()
     """For each take, what every clip tells of its speaker. Empty: the system cannot be enrolled."""
     clean_NX: Tensor | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """Per corpus [H], see `class_masks`."""
+    look: Look | None = None
+    """The faces of a clip. None: the system sees nobody."""
 
     def target(self, index: int) -> Tensor:
         """[H]: all on the clip's label."""
@@ -76,6 +109,15 @@ class Examples:
         """[H]: evenly on the text's labels."""
         said = self.texts[index].emotions
         return torch.stack([torch.eye(len(self.heads))[self.heads.index(emotion)] for emotion in said]).mean(0)
+
+    def faces(self, clip_B: Array) -> Sequences:
+        """[B, N, 64, 64] of these clips, whatever part of their sound is heard; none for -1."""
+        assert self.look is not None
+        rows = [self.look(int(clip)) if clip >= 0 else NOBODY for clip in clip_B]
+        out = np.zeros((len(rows), max(1, *(len(row) for row in rows)), *NOBODY.shape[1:]), np.uint8)
+        for line, row in zip(out, rows, strict=True):
+            line[: len(row)] = row
+        return Sequences(torch.from_numpy(out), torch.tensor([len(row) for row in rows]))
 
     def texts_of_labels(self, indices: Sequence[int]) -> dict[str, list[int]]:
         """For each label those of these texts that have it alone."""

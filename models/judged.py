@@ -15,11 +15,13 @@ from clser.models.answers import known_of, logits_of, tokeniser_of
 from clser.models.data.cache import Features, Take
 from clser.models.data.clips import Clip, read_sound
 from clser.models.data.corpora import Text
+from clser.models.data.faces import Look, open_faces
 from clser.models.data.front_features import compute_of, samples_of
 from clser.models.data.takes import clean_take
 from clser.models.examples import Examples, TakeFeatures
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.saved import Trained
+from clser.models.systems import faces_seen
 
 Array = np.ndarray[Any, Any]
 AT_ONCE = 256
@@ -32,7 +34,7 @@ def logits(
     """[N, H] calibrated, and the seconds of computing per second of sound. `words`: what `text` says is read too.
     `take`: how the recordings are changed before; as an engine cuts them, if none is given."""
     parts, heard_s, busy_s = [], 0.0, 0.0
-    for first, examples, sound_s, features_s in _some(system, clips, words, take):
+    for first, examples, sound_s, features_s in some_at_once(system, clips, words, take):
         began = time.perf_counter()
         here = range(len(examples.clips))
         known = None if known_NX is None else known_NX[first : first + len(here)]
@@ -45,13 +47,13 @@ def logits(
 def known(system: Any, clips: Sequence[Clip]) -> Tensor:
     """[N, X]: what each clip tells of its speaker."""
     parts = []
-    for _, examples, _, _ in _some(system, clips, words=False):
+    for _, examples, _, _ in some_at_once(system, clips, words=False):
         assert examples.clean is not None
         parts.append(known_of(system, examples.clean, examples.ratios))
     return torch.cat(parts)
 
 
-def _some(
+def some_at_once(
     system: Any, clips: Sequence[Clip], words: bool, take: Take | None = None
 ) -> Iterator[tuple[int, Examples, float, float]]:
     """So many clips, cut about their speech as an engine cuts utterances: where they begin, their features, the seconds of
@@ -73,9 +75,15 @@ def _some(
             features_s = time.perf_counter() - began
         texts = [Text(c.corpus, c.language, "", c.text, (c.emotion,)) for c in some]
         examples = Examples(
-            tuple(system.heads), some, features, (), (), ratios, system.frame_samples, texts, (), tokenise
-        )
+            tuple(system.heads), some, features, (), (), ratios, system.frame_samples, texts, tokenise=tokenise,
+            look=_look(system, some),
+        )  # fmt: skip
         yield first, examples, sound_s, features_s
+
+
+def _look(system: Any, clips: Sequence[Clip]) -> Look | None:
+    """At most so many faces of each as the system was trained with; nobody is told how far the search in videos is."""
+    return open_faces(clips, faces_seen(system), None, lambda told: None) if faces_seen(system) else None
 
 
 def _joined(rows: Sequence[Array]) -> Features:

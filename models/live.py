@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clser.models.encoders.hub_frames import HUB, is_hub
+from clser.models.encoders.hub_frames import is_hub
 from clser.models.errors import GivenError
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.features.fronts import front
@@ -40,10 +40,10 @@ class Pretrained(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        from clser.models.encoders.pretrained_speech import open_speech  # noqa: PLC0415 - loads transformers
+        from clser.models.encoders.pretrained_speech import open_frames  # noqa: PLC0415 - loads transformers
 
         self.name = name
-        self.encoder = open_speech(name.removeprefix(HUB)).eval()
+        self.encoder = open_frames(name).eval()
         self.samples, self.width = int(self.encoder.samples), int(self.encoder.width)
 
     def start(self, rows: int) -> tuple[()]:
@@ -64,9 +64,7 @@ class Pretrained(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
 
     def shorten(self, dtype: torch.dtype) -> None:
         """Its weights in half; what leaves it stays float32."""
-        self.encoder.encoder.to(dtype)
-        if (convolutions := getattr(self.encoder, "front", None)) is not None:
-            convolutions.to(dtype)
+        self.encoder.shorten(dtype)
 
 
 class Fronts(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
@@ -147,6 +145,11 @@ class Calibrated(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
             )
         self.temperature = calibration.temperature
         self.register_buffer("offset_H", offsets, persistent=False)
+
+    def take(self, calibration: Calibration) -> None:
+        """Another one, for the same heads."""
+        self.temperature = calibration.temperature
+        self.offset_H.copy_(torch.tensor(calibration.offsets or (0.0,) * len(self.offset_H)))
 
     def forward(self, logits_BTH: Tensor) -> Tensor:
         return logits_BTH / self.temperature + self.offset_H

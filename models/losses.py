@@ -6,6 +6,9 @@ A target is either the number of the class [B] (integers) or a distribution over
 `mask_BC` is added to the logits: zero for a class that a row's corpus knows, well below zero for one it lacks.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +30,18 @@ def as_distribution(target: Tensor, classes: int, smoothing: float = 0.0, mask_B
     present_BC = torch.ones_like(target_BC) if mask_BC is None else (mask_BC == 0.0).to(target_BC.dtype)
     even_BC = present_BC / present_BC.sum(1, keepdim=True).clamp_min(1.0)
     return (1.0 - smoothing) * target_BC + smoothing * even_BC
+
+
+def softened(target_BC: Tensor, mask_BC: Tensor, seen_BC: np.ndarray[Any, Any], mode: str) -> Tensor:
+    """The labels, and in their place where somebody saw others (no numbers: he saw none) what he saw; classes that a row's
+    mask rules out get nothing, and a row of which nothing is left keeps its label. `as_released`: the likeliest class alone."""
+    there_BC = torch.from_numpy(np.nan_to_num(seen_BC)).to(target_BC.dtype) * (mask_BC == 0.0)
+    total_B1 = there_BC.sum(1, keepdim=True)
+    if mode == "as_released":
+        soft_BC = nn.functional.one_hot(there_BC.argmax(1), there_BC.shape[1]).to(target_BC.dtype)
+    else:
+        soft_BC = there_BC / torch.where(total_B1 > 0.0, total_B1, 1.0)
+    return torch.where(total_B1 > 0.0, soft_BC, target_BC)
 
 
 def cross_entropy(

@@ -11,18 +11,37 @@ from clser.models.plan import Optimiser
 BETAS = (0.9, 0.98)
 
 
+FACTOR = "factor"
+"""Of a group of weights: what the learning rate is multiplied with for them."""
+
+
 def optimiser_of(net: Any, asked: Optimiser) -> Any:
-    """AdamW. Norms, biases and other vectors are not decayed; what is frozen is not trained."""
-    trained = [p for p in net.parameters() if p.requires_grad]
-    decayed, plain = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": asked.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """AdamW. Norms, biases and other vectors are not decayed; what is frozen is not trained. Parts that the system names
+    in `pretrained` learn at a rate of their own."""
+    parts = tuple(f"{name}." for name in getattr(net, "pretrained", ()))
+    groups = []
+    for begun, factor in ((False, 1.0), (True, asked.pretrained_rate)):
+        trained = [p for name, p in net.named_parameters() if p.requires_grad and name.startswith(parts) == begun]
+        if begun and not trained:
+            continue
+        decayed, plain = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
+        groups += [
+            {"params": decayed, "weight_decay": asked.weight_decay, FACTOR: factor},
+            {"params": plain, "weight_decay": 0.0, FACTOR: factor},
+        ]
     return torch.optim.AdamW(groups, asked.learning_rate, BETAS)
+
+
+def set_rate(optimiser: Any, learning_rate: float) -> None:
+    """For the next step, each group's by its factor."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate * group[FACTOR]
 
 
 def rate(asked: Optimiser, step: int, steps_an_epoch: int) -> float:
     """What the learning rate is multiplied with at this step of the run: up in a line, then down half a cosine."""
     total = asked.epochs * steps_an_epoch
-    warm = max(1, round(total * asked.warmup))
+    warm = max(1, round(asked.warmup_epochs * steps_an_epoch or total * asked.warmup))
     if step < warm:
         return (step + 1) / warm
     if asked.schedule == "plateau":

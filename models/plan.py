@@ -35,7 +35,8 @@ class Takes(Struct, frozen=True, forbid_unknown_fields=True):
     rooms: Share = 0.0
     codecs: Share = 0.0
     stacked: Share = 0.0
-    """Another clip of the same label and speaker behind it. Takes are then made anew for each fold."""
+    """How often others of its label are put behind a short clip (SDS), as `stacking` says: their sounds are joined, so takes
+    are then made anew for each fold. `sampling.stacked` joins frames instead, and computes nothing anew."""
     held_out: Share = 0.25
     """Of the noises and rooms, kept for tests."""
 
@@ -57,9 +58,51 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
     """How often a row that has both is left with the other alone."""
     words_only: Share = 0.2
     """Share of rows that are texts alone, where texts are given."""
+    stacked: Share = 0.0
+    """How often frames of others of its label are put behind those of a short clip (SDS), as `stacking` says; other ones in
+    every epoch."""
+    generated: Share = 0.2
+    """Of the rows with a voice, how many are generated recordings (TUG), where the corpora hold any beside real ones."""
     enrolled: Share = 0.5
     """How often other clips of the speaker were heard before, where the system can use that."""
     enrolled_most: Count = 15
+
+
+class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
+    """How clips are stacked (SDS), where `takes.stacked` or `sampling.stacked` asks for it; only clips to train on are.
+
+    As published: `{most: 8, speakers: any, choice: filling, breath: false}`, and `words` transcribed anew.
+    """
+
+    shorter_than_s: Positive = 4.0
+    """Of such clips; a stack grows until it is no longer shorter, or has `most` clips behind the first."""
+    most: Count = 1
+    speakers: Literal["same", "any"] = "same"
+    """any: of the same corpus."""
+    choice: Literal["random", "filling"] = "random"
+    """filling: at random among those that fill it up at once; if there are none, among the ten longest."""
+    breath: bool = True
+    """Between sounds: a short pause, and the second is brought near the first one's level. Frames are joined as they are."""
+    words: str = "joined"
+    """What a stack says. joined: the texts one after the other; first: the first clip's; `module:function`: what that hears
+    in the joined sound (samples of 16 kHz in -1..1, the language -> text), for `takes.stacked` of corpora in `own_texts`."""
+
+
+class SoftLabels(Struct, frozen=True, forbid_unknown_fields=True):
+    """Labels as a reader of the row's words sees them, now and then in the given one's place (LS-LLM)."""
+
+    source: str = ""
+    """llm:NAME: a causal language model by folder or hub name; words: our own text model, or words:FILE.onnx; FILE.csv or
+    FILE.jsonl: a table, `text` or `file` and a column for each class; module:function: one of yours (see
+    `clser.models.data.soft_labels`). Empty: none."""
+    chance: Share = 0.2
+    """How often, of the rows that the source knows."""
+    mode: Literal["paper", "as_released"] = "paper"
+    """as_released: the likeliest class alone, which is what the official code's argmax leaves of a soft label."""
+    told: bool = True
+    """The language model's prompt gives the label away, as published: what it answers is then no second opinion."""
+    temperature: Positive = 1.0
+    """Of the language model's and the text model's answers: above 1, softer."""
 
 
 class Masking(Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,6 +128,10 @@ class Optimiser(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup: Share = 0.05
     """Share of all steps."""
+    warmup_epochs: NotNegative = 0.0
+    """The same in epochs, which then counts in its place. 0: `warmup` says it."""
+    pretrained_rate: Positive = 1.0
+    """What the learning rate is multiplied with for a pretrained encoder that is trained along."""
     plateau_epochs: Count = 3
     plateau_factor: Share = 0.5
     clip: Positive = 1.0
@@ -132,11 +179,15 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """The system's own."""
     corpora: tuple[str, ...] = SPEECH
     texts: tuple[str, ...] = ()
+    own_texts: tuple[str, ...] = ()
+    """Of `corpora`, those whose clips say what they mean: a clip's own text goes with its voice, not one drawn by label."""
     classes: tuple[str, ...] = ()
     """The heads; clips and texts of others are left out. Empty: all that occur."""
     folds: Folds = Folds()
     takes: Takes = Takes()
     sampling: Sampling = Sampling()
+    stacking: Stacking = Stacking()
+    soft_labels: SoftLabels = SoftLabels()
     masking: Masking = Masking()
     optimiser: Optimiser = Optimiser()
     loss: Loss = Loss()

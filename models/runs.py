@@ -25,16 +25,20 @@ from clser.models.data.cache import FeatureCache, Take
 from clser.models.data.clips import Clip, Sound
 from clser.models.data.copies import contradicted
 from clser.models.data.corpora import Text, read_speech, read_texts
+from clser.models.data.faces import Look, open_faces
 from clser.models.data.front_features import by_front, samples_of
 from clser.models.data.splits import Fold
-from clser.models.data.stacks import Partners, Stacking
+from clser.models.data.stacks import Partners, Stacked, Stacks
+from clser.models.data.synthesis import generated
 from clser.models.data.takes import clean_take, disturbed_take, surroundings
 from clser.models.data.unvoiced import unvoiced
 from clser.models.errors import ClserError, GivenError
 from clser.models.examples import Examples, TakeFeatures, Tokenise, class_masks
 from clser.models.export import export
+from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.labels import HEADS, NONE
 from clser.models.plan import Plan
+from clser.models.row_texts import check_rows, listened_to, with_own_texts, with_soft_labels
 from clser.models.saved import Trained
 from clser.models.train import Running, Watcher, train
 from clser.models.validation import Validation
@@ -71,13 +75,14 @@ def prepare(
     torch.manual_seed(seed)
     system = systems.build(plan.system, plan.settings, heads, zoo)
     _check(plan, system, clips, texts)
+    clips, made = generated(clips)
     chosen = _fold(plan, clips, fold)
     if plan.shuffled:
         clips = shuffled(clips, (*chosen.train, *chosen.valid), seed)
-    if plan.unvoiced:
-        without = unvoiced(corpora, cache, plan.takes.held_out)
-        chosen = replace(chosen, train=(*chosen.train, *range(len(clips), len(clips) + len(without))))
-        clips += without
+        made = shuffled(made, range(len(made)), seed)
+    made += unvoiced(corpora, cache, plan.takes.held_out) if plan.unvoiced else []
+    chosen = replace(chosen, train=(*chosen.train, *range(len(clips), len(clips) + len(made))))
+    clips += made
     to_train, to_validate = split_texts(texts, plan.folds.validation)
     watcher.line(
         f"{len(chosen.train)} clips to train on, {len(chosen.valid)} to choose by, {len(chosen.test)} to test on"
@@ -91,7 +96,9 @@ def prepare(
         text_indices=to_train,
         tokenise=words,
         masks=class_masks(heads, clips, texts),
+        look=_look(system, clips, cache, watcher),
     )
+    examples = with_soft_labels(with_own_texts(examples, plan.own_texts), plan, cache, watcher.line)
     valid_clips = chosen.valid if examples.clean is not None else ()
     return Prepared(plan, system, examples, Validation(valid_clips, to_validate if words else ()), chosen, seed)
 
@@ -200,6 +207,7 @@ def _check(plan: Plan, system: Any, clips: Sequence[Clip], texts: Sequence[Text]
         raise GivenError(f"system {plan.system} reads words only: name corpora of texts in `texts:`")
     if texts and not system.words:
         raise GivenError(f"system {plan.system} reads no words: leave `texts:` out, or choose a system that does")
+    check_rows(plan, system, clips)
 
 
 def _fold(plan: Plan, clips: Sequence[Clip], asked: str) -> Fold:
@@ -247,15 +255,30 @@ def _examples(
 
     clean = make(clean_take())
     around = surroundings(corpora, plan.takes)
-    stacking = None
-    if plan.takes.stacked:
-        stacking = Stacking(Partners(clips, fold.train), lambda index: read(clips[index]), plan.takes.stacked)
-    takes = [
-        make(disturbed_take(number, clips, plan.takes, around, stacking)) for number in range(1, plan.takes.count + 1)
-    ]
+    takes = []
+    for number in range(1, plan.takes.count + 1):
+        stacked = None
+        if plan.takes.stacked:
+            partners = Partners(clips, fold.train, plan.stacking.speakers == "same")
+            stacks = Stacks(partners, np.diff(decoded.starts) / SAMPLE_RATE_HZ, plan.stacking, plan.takes.stacked)
+            stacked = Stacked(stacks.planned(number), lambda index: read(clips[index]), plan.stacking.breath)
+        take = make(disturbed_take(number, clips, plan.takes, around, stacked))
+        takes.append(
+            take if stacked is None else listened_to(take, stacked, clips, plan, cache=cache, report=watcher.line)
+        )
     if plan.takes.clean or not takes:
         takes.insert(0, clean)
     return Examples(heads, clips, clean, takes, fold.train, ratios, system.frame_samples)
+
+
+def _look(system: Any, clips: Sequence[Clip], cache: Path, watcher: Watcher) -> Look | None:
+    if not systems.faces_seen(system):
+        return None
+    if all(clip.face is None for clip in clips):
+        watcher.line("no clip names a `face`: what the system could learn of faces stays as it is")
+        return None
+    watcher.line("faces are seen in training and by `eval`; an engine hears only, and live a face is always missing")
+    return open_faces(clips, systems.faces_seen(system), cache / "faces", watcher.line)
 
 
 def _told(found: dict[str, Any], out: Path, place: Place) -> str:

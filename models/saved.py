@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clser.models import systems
+from clser.models.delta import KIND as DELTA
 from clser.models.encoders.hub_frames import is_hub
 from clser.models.errors import GivenError, MissingError
 from clser.models.features import fronts
@@ -169,6 +170,10 @@ def _read(path: Path) -> tuple[Trained, dict[str, Tensor]]:
     try:
         about = msgspec.json.decode(said, type=Trained)
     except msgspec.DecodeError as error:
+        if f'"kind":"{DELTA}"' in said:
+            raise GivenError(
+                f"{path}: it is a delta, which only says what changed; give its model, and it with --delta where a command has that"
+            ) from error
         raise GivenError(f"{path}: what it says of itself cannot be read: {error}") from error
     if about.format > FORMAT:
         raise GivenError(f"{path}: format {about.format}, this version reads up to {FORMAT}; update clser-stream")

@@ -29,6 +29,11 @@ WORDS = "words"
 """The name under which a system is given its text."""
 
 
+FACES = "faces"
+"""The name under which a system is given grey faces, uint8 [B, N, 64, 64], where it has `faces`. An engine hears only: live
+there are none."""
+
+
 class About(msgspec.Struct, frozen=True):
     """What a system says of itself before it is built."""
 
@@ -85,9 +90,32 @@ class Enrolling(Protocol):
         """[B, K, H]: logits, where that is known of the speaker."""
 
 
+class Listening(Protocol):
+    """A system whose frames others can stand on, in a pretrained encoder's place."""
+
+    fronts: tuple[str, ...]
+    frame_samples: int
+    listen_width: int
+    listen_depth: int
+    """Its layers are numbered from 0, what goes into the first, to this one."""
+
+    def listen(self, given: Mapping[str, Sequences]) -> tuple[Tensor, ...]:
+        """Every layer [B, T, D], of rows from their beginnings on."""
+
+
 def speaker_numbers(system: Any) -> int:
     """How many numbers tell of a speaker; 0 of a system that knows nobody."""
     return int(getattr(system, "speaker_numbers", 0))
+
+
+def logit_margin(system: Any) -> float:
+    """By how much the true class's logit must win while the system is trained, which is AM-Softmax; 0 of most systems."""
+    return float(getattr(system, "logit_margin", 0.0))
+
+
+def faces_seen(system: Any) -> int:
+    """How many faces of a clip it looks at, at most; 0 of a system that sees nobody."""
+    return int(getattr(system, "faces", 0))
 
 
 def folders(extra: Sequence[Path] = ()) -> list[Path]:

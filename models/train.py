@@ -25,9 +25,9 @@ from clser.models.checkpoint import Place
 from clser.models.errors import ClserError, FailedError, GivenError
 from clser.models.examples import Examples
 from clser.models.losses import cross_entropy, focal, inverse_frequency
-from clser.models.optimise import move_average, on_plateau, optimiser_of, rate
+from clser.models.optimise import move_average, on_plateau, optimiser_of, rate, set_rate
 from clser.models.plan import Loss, Plan, Sampling
-from clser.models.systems import speaker_numbers
+from clser.models.systems import logit_margin, speaker_numbers
 from clser.models.validation import Validation, judge
 
 CHECKPOINT = "checkpoint.pt"
@@ -146,8 +146,9 @@ def _with_known(system: Any, examples: Examples, sampling: Sampling) -> Examples
     if not speaker_numbers(system) or examples.clean is None:
         return examples
     takes = examples.takes if sampling.enrolled else ()
-    known = tuple(known_of(system, take, examples.ratios) for take in takes)
-    return replace(examples, known_TNX=known, clean_NX=known_of(system, examples.clean, examples.ratios))
+    clean_NX = known_of(system, examples.clean, examples.ratios)
+    known = (clean_NX if take is examples.clean else known_of(system, take, examples.ratios) for take in takes)
+    return replace(examples, known_TNX=tuple(known), clean_NX=clean_NX)
 
 
 def asked_of(plan: Plan, examples: Examples, validation: Validation, seed: int, fold: str) -> dict[str, Any]:
@@ -172,6 +173,8 @@ def loss_of(system: Any, batch: Batch, loss: Loss, least_frames: int, weight_H: 
     random_B = torch.rand(len(last_B)).to(last_B.device)
     early_B = torch.minimum(last_B, least_frames + (random_B * last_B).long())
     logits_BKH = answer(system, batch, torch.stack((last_B, early_B), 1)).float()
+    if margin := logit_margin(system):
+        logits_BKH = logits_BKH - margin * batch.target_BH[:, None]
     last = _one(logits_BKH[:, 0], batch, loss, weight_H)
     if logits_BKH.shape[1] == 1 or loss.partial == 0.0:
         return last
@@ -230,8 +233,7 @@ def _epoch(run: _Run, seed: int, save: Callable[[], None], watcher: Watcher) -> 
 
 def _step(run: _Run, batch: Batch, least: int) -> float:
     asked = run.plan.optimiser
-    for group in run.optimiser.param_groups:
-        group["lr"] = asked.learning_rate * run.place.scale * rate(asked, run.steps, run.drawer.steps)
+    set_rate(run.optimiser, asked.learning_rate * run.place.scale * rate(asked, run.steps, run.drawer.steps))
     kind = batch.frames_B.device.type
     with torch.autocast(kind, HALF.get(kind, torch.bfloat16), enabled=asked.precision == "half"):
         loss = loss_of(run.net, batch, run.plan.loss, least, run.weight_H)

@@ -227,6 +227,7 @@ class FakePool:
         self.sounds: dict[jobs.Lane, list[Samples]] = {lane: [] for lane in jobs.LANES}
         self.refuse: ClserError | None = None
         self.stopped = False
+        self.loaded: list[bytes] = []
         self._workers = [_FakeWorker(card=card) for _ in range(workers)]
 
     # What the pipeline calls.
@@ -257,6 +258,15 @@ class FakePool:
         self.under_way.append(job)
         if batch.lane not in self.held:
             asyncio.get_running_loop().call_soon(self.answer, job)
+
+    async def load(self, delta: bytes) -> jobs.VoiceCard:
+        """As the pools of the engine: all workers, or none; `refuse` says why none."""
+        await asyncio.sleep(0)
+        if self.refuse is not None:
+            raise self.refuse
+        self.loaded.append(delta)
+        digest = f"{self._card.digest}+{len(delta)}" if delta else self._card.digest
+        return msgspec.structs.replace(self._card, digest=digest)
 
     async def stop(self) -> None:
         self.stopped = True

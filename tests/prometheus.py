@@ -20,6 +20,8 @@ NAMES = {
     "clser_loop_lag_p99_seconds": "gauge",
     "clser_lost_samples_total": "counter",
     "clser_memory_bytes": "gauge",
+    "clser_loads_total": "counter",
+    "clser_model_info": "gauge",
     "clser_not_kept_total": "counter",
     "clser_overload_step": "gauge",
     "clser_overload_steps_total": "counter",

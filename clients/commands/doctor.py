@@ -145,5 +145,5 @@ def _around() -> Iterator[Finding]:
     speaker = shutil.which("espeak-ng")
     yield Finding(
         "espeak-ng", speaker or "not found", speaker is not None, False,
-        "" if speaker else "only making the demo clip anew wants it: apt-get install espeak-ng",
+        "" if speaker else "only `clser-models generate` and making the demo clip anew want it: apt-get install espeak-ng",
     )  # fmt: skip

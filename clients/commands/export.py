@@ -25,6 +25,7 @@ def add_parser(inner: Any) -> None:
         help="a shipped model, a folder of `clser-models train`, or its .safetensors",
     )
     action.add_argument("--onnx", required=True, type=Path, metavar="PATH", help="the file to write")
+    action.add_argument("--delta", type=Path, metavar="PATH", help="with what `clser-models adapt` wrote upon it")
     action.add_argument("--int8", action="store_true", help="weights of 8 bits; refused where labels would change")
     add_zoo(action)
     action.add_argument("--json", action="store_true", help="one JSON document on standard output")
@@ -35,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     need_torch()
     if given.onnx.suffix != ".onnx":
         raise GivenError(f"--onnx {given.onnx}: the file's name must end in .onnx, which is how the engine knows it")
-    system, about = opened(given.model, given.zoo)
+    system, about = opened(given.model, given.zoo, given.delta)
     made = import_module("clser.models.export").export(system, given.onnx, about, int8=given.int8)
     if given.json:
         print(json.dumps({"onnx": str(given.onnx), **made._asdict()}))
@@ -46,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def opened(model: str, zoo: Sequence[Path]) -> tuple[Any, Any]:
+def opened(model: str, zoo: Sequence[Path], delta: Path | None = None) -> tuple[Any, Any]:
     """The system behind a name or a path, and what is known of it."""
     if model.endswith(".safetensors"):
         path = Path(model)
@@ -54,4 +55,6 @@ def opened(model: str, zoo: Sequence[Path]) -> tuple[Any, Any]:
         path = model_path(model).with_suffix(".safetensors")
     elif model.endswith(".onnx") or (path := model_path(model)).suffix == ".onnx":
         raise GivenError(f"--model {model}: that is an ONNX file already; give a folder of `clser-models train`")
+    if delta is not None:
+        return import_module("clser.models.deltas").load_with(path, delta, zoo)  # type: ignore[no-any-return]  # as below
     return import_module("clser.models.saved").load(path, zoo)  # type: ignore[no-any-return]  # systems are Any

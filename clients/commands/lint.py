@@ -52,7 +52,7 @@ def _clips(given: argparse.Namespace) -> list[Any]:
         clips = import_module("clser.models.data.manifests").read_manifest(given.manifest, given.audio)
     else:
         folder = corpora_folder(given.corpora)
-        there = [name for name in data.SPEECH if (folder / name / "manifest.csv").exists()]
+        there = data.spoken_in(folder)
         if not there:
             raise MissingError(
                 f"no corpora in {folder}: a folder each is looked for, with a manifest.csv; give --manifest CSV for one of your own"

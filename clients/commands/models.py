@@ -17,7 +17,7 @@ from clser.engine.errors import ClserError, MissingError
 from clser.engine.shipped import installed, model_path, own
 
 NOT_WORKING = 3
-ELSEWHERE = ("train", "eval", "lint", "export", "pull")
+ELSEWHERE = ("train", "eval", "adapt", "manifest", "lint", "export", "pull", "generate")
 """Actions with a module of their own here, loaded when they are asked for: `add_parser(inner)` and `run(given)`."""
 
 
@@ -75,11 +75,11 @@ def _list(given: argparse.Namespace) -> int:
         return 0
     for model in models:
         heads = ",".join(model["heads"])
-        print(f"{model['name']:<16}  {model['digest']}  {model['bytes'] / 1e6:6.1f} MB  {heads}")
+        print(f"{model['name']:<20}  {model['digest']}  {model['bytes'] / 1e6:6.1f} MB  {heads}")
     for model in yours:
         what = f"  {model['system']}" if model["system"] else ""
         print(
-            f"{model['name']:<16}  {model['digest']:<16}  {model['bytes'] / 1e6:6.1f} MB  yours{what}, {model['file']}"
+            f"{model['name']:<20}  {model['digest']:<16}  {model['bytes'] / 1e6:6.1f} MB  yours{what}, {model['file']}"
         )
     if found is None:
         print(systems.NEEDS_TORCH)
@@ -87,7 +87,7 @@ def _list(given: argparse.Namespace) -> int:
     for system in found:
         takes = "+".join([*system["fronts"], *([f"words:{system['words']}"] if system["words"] else [])])
         print(
-            f"{system['name']:<16}  {system['streams']:<8}  {system['parameters'] / 1e6:6.2f} M  {takes}  {system['title']}"
+            f"{system['name']:<20}  {system['streams']:<8}  {system['parameters'] / 1e6:6.2f} M  {takes}  {system['title']}"
         )
     return 0
 

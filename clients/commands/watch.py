@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -65,7 +66,9 @@ def _add_places(made: argparse.ArgumentParser, auto: str, without: str | None) -
 def _add_actions(inner: Any) -> None:
     what = "put a question to a running engine and print its answer, a JSON object"
     ask = inner.add_parser("ask", help=what, description=what, allow_abbrev=False)
-    ask.add_argument("op", metavar="OP", help="live, ready, describe, mute, reset_speaker, reload, ... (docs/bus.md)")
+    ask.add_argument(
+        "op", metavar="OP", help="live, ready, describe, mute, reset_speaker, reload, load, ... (docs/bus.md)"
+    )
     ask.add_argument(
         "fields", nargs="*", metavar="KEY=VALUE", help="what belongs to it, like stream=kitchen muted=true"
     )
@@ -164,6 +167,10 @@ async def _watch(given: argparse.Namespace, form: output.Form) -> int:
 
 def _ask(given: argparse.Namespace) -> int:
     fields = dict(_field(each) for each in given.fields)
+    if given.op == "load" and isinstance(fields.get("delta"), str) and Path(str(fields["delta"])).is_file():
+        fields["delta"] = str(Path(str(fields["delta"])).resolve())  # the engine may run in another folder
+    if "delta=" in given.fields:
+        raise GivenError("'delta=': give the path of a delta, or null for the model as it is")
     publish = default_endpoint() if given.connect == "auto" else given.connect
     with Control(given.control, given.keys, publish=publish) as control:
         reply = control.exchange(given.op, fields)

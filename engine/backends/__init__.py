@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clser.engine.errors import FailedError, GivenError, MissingError
 from clser.engine.jobs import RecogniserCard, Row, VoiceCard, Words
+from clser.engine.making import Made
 from clser.engine.records import Samples
 from clser.engine.shipped import backend_for
 from clser.engine.vad import VadConfig
@@ -40,6 +41,12 @@ class VoiceModel(Protocol):
 
     def run(self, rows: Sequence[Row], pcm: Samples) -> Numbers:
         """Logits of the heads after each frame, row after row: [frames of all rows, heads]."""
+
+    # where it can be adapted while it runs:
+
+    def adapting(self, delta: bytes) -> Made:
+        """Make ready to answer with what `clser-models adapt` wrote upon the model as it is, or (empty) without; `run` goes on
+        meanwhile, in another thread. Slots keep their states. GivenError where it does not fit."""
 
     # where the card has speaker_numbers:
 
@@ -147,6 +154,10 @@ class Speakers:
 
     def told(self, slots: Sequence[int]) -> Numbers:
         return np.stack([self._told.get(slot, self._nobody) for slot in slots])
+
+    def forget(self) -> None:
+        """Nobody is known any more: it was told in other numbers."""
+        self._known.clear()
 
 
 def row_frames(rows: Sequence[Row], pcm: Samples, frame_samples: int) -> tuple[NDArray[np.int64], list[Numbers]]:

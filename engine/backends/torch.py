@@ -26,9 +26,11 @@ from clser.engine.backends.devices import one_device
 from clser.engine.backends.windowed import Windowed
 from clser.engine.errors import GivenError, MissingError
 from clser.engine.jobs import Row, VoiceCard
+from clser.engine.making import Made
 from clser.engine.records import Samples
 from clser.engine.shipped import installed, model_path
-from clser.models import live, saved
+from clser.models import deltas, live, saved
+from clser.models.delta import applied, parsed
 from clser.models.tensors import Sequences
 
 Given = dict[str, Sequences]
@@ -52,7 +54,11 @@ class TorchVoice:
         torch.backends.cudnn.allow_tf32 = False  # a GRU on a GPU has a mantissa of 10 bits otherwise, and calls it full
         path = weights_path(model)
         self._half = HALF[self._device.type] if precision == "half" else None
-        net, self.card = _open(path)
+        net, self.card, self._about = _open(path)
+        self._base_card = self.card
+        self._replaced: dict[str, Tensor] = {}
+        """What stood where a delta's weights stand now."""
+        self._tells_anew = False
         if self._half is not None:
             in_full(net)
             shorten(net, self._half)
@@ -78,6 +84,33 @@ class TorchVoice:
         if self._windowed is not None:
             return self._windowed.run(rows, pcm)
         return run_alike(rows, pcm, self.card, self._call)
+
+    def adapting(self, delta: bytes) -> Made:
+        """The weights that differ, beside the old ones."""
+        card, calibration, new, tells_anew = self._base_card, self._about.calibration, {}, False
+        if delta:
+            about, kept = parsed(delta, "the delta")
+            told = deltas.fitting(self._net.system, self._about, about, kept)
+            before = {**self._net.system.state_dict(), **self._replaced}
+            for name, part in kept.items():
+                whole = torch.from_numpy(applied(before[name].cpu().numpy(), part))
+                new[name] = whole.to(before[name])
+            card = msgspec.structs.replace(card, digest=told.digest, abstain_below=told.abstain_below)
+            calibration, tells_anew = told.calibration, about.tells_anew
+
+        def put() -> None:
+            weights = self._net.system.state_dict()
+            replaced = {name: weights[name].clone() for name in new if name not in self._replaced} | self._replaced
+            with torch.no_grad():
+                for name, part in {**self._replaced, **new}.items():
+                    weights[name].copy_(part)
+            self._replaced, self.card = replaced, card
+            self._net.calibrated.take(calibration)
+            if self._speakers is not None and (tells_anew or self._tells_anew):
+                self._speakers.forget()
+            self._tells_anew = tells_anew
+
+        return card, put
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
     def _whole(self, rows: Sequence[Row], counts_B: NDArray[np.int64], sounds: list[Numbers]) -> Numbers:
@@ -255,12 +288,12 @@ def _open_device(compute: str) -> torch.device:
     return device
 
 
-def _open(path: Path) -> tuple[live.Live | live.Windowed, VoiceCard]:
+def _open(path: Path) -> tuple[live.Live | live.Windowed, VoiceCard, saved.Trained]:
     """What `clser-models train` wrote, and what ships, says how to build it."""
     system, about = saved.load(path)
     card = read_card(json.dumps(live.card(system, about)), path)
     # of the weights, as its page and figures name them
-    return live.live(system, about.calibration), msgspec.structs.replace(card, digest=about.digest)
+    return live.live(system, about.calibration), msgspec.structs.replace(card, digest=about.digest), about
 
 
 def open_voice(model: str, compute: str, precision: str) -> TorchVoice:

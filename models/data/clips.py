@@ -34,6 +34,8 @@ class Clip:
     start_s: float = 0.0
     end_s: float | None = None
     """None: to the end of the file."""
+    face: Path | None = None
+    """A video of who speaks, or the faces cut out of it (see `faces`)."""
 
     @property
     def who(self) -> tuple[str, str]:

@@ -28,6 +28,7 @@ __all__ = [
     "read_sounds",
     "read_speech",
     "read_texts",
+    "spoken_in",
 ]
 
 
@@ -51,6 +52,19 @@ def corpora_folder(given: str | None) -> Path:
     if not Path(folder).is_dir():
         raise MissingError(f"no corpora: {folder} is no folder; correct --corpora or {FOLDER_VARIABLE}")
     return Path(folder)
+
+
+def spoken_in(folder: Path) -> list[str]:
+    """Which corpora of labelled speech the folder holds: those known here first. Others are those whose manifest's first
+    recording has an emotion."""
+    lists = sorted(path for path in folder.glob("*/manifest.csv") if _labelled(path))
+    names = [path.parent.name for path in lists]
+    return sorted(names, key=lambda name: (SPEECH.index(name) if name in SPEECH else len(SPEECH), name))
+
+
+def _labelled(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+        return bool((next(csv.DictReader(lines), None) or {}).get("emotion"))
 
 
 def read_clips(folder: Path, names: Iterable[str] = SPEECH) -> list[Clip]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from clser.models import saved
 from clser.models.data.cache import FeatureCache, Features, Report, Take
 from clser.models.data.clips import Clip, Sound
-from clser.models.encoders.hub_frames import HUB, is_hub
+from clser.models.encoders.hub_frames import is_hub, taken_apart
+from clser.models.encoders.own_speech import own_file
 from clser.models.features import fronts
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +28,9 @@ def by_front(
 def key_of(name: str) -> str:
     """A front's name in the cache: another way to compute it is another front."""
     if is_hub(name):
-        return f"hub-{blake2b(name.encode(), digest_size=8).hexdigest()}"
+        own = own_file(taken_apart(name)[0])
+        told = name if own is None else f"{name} {saved.about_of(own).digest}"
+        return f"hub-{blake2b(told.encode(), digest_size=8).hexdigest()}"
     return f"{name}-{fronts.digest(name)}"
 
 
@@ -55,9 +59,9 @@ def compute_of(name: str) -> Callable[[Sound], Array]:
 
 @lru_cache(maxsize=2)
 def _encoder(name: str) -> Any:
-    from clser.models.encoders.pretrained_speech import open_speech  # noqa: PLC0415 - loads transformers
+    from clser.models.encoders.pretrained_speech import open_frames  # noqa: PLC0415 - loads transformers
 
-    return open_speech(name.removeprefix(HUB)).eval()
+    return open_frames(name).eval()
 
 
 def _pretrained(name: str) -> Callable[[Sound], Array]:

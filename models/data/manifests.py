@@ -1,7 +1,7 @@
 """Lists of labelled recordings: CSV, JSON lines and audformat, read into `Clip`s and written again.
 
 A manifest is a CSV with a line of names first. It needs `file` and `emotion`; `speaker, language, text, duration_s,
-corpus, gender, note, source_sr, start_s, end_s` are read where they are there, anything else is passed over. Paths are
+corpus, gender, note, source_sr, start_s, end_s, face` are read where they are there, anything else is passed over. Paths are
 relative to the manifest's folder, or to the folder given as `audio`. A JSON-lines manifest has the same names, an
 object a line.
 """
@@ -41,10 +41,11 @@ def read_manifest(
 
     `path`: a CSV, TSV or JSON-lines file, a folder with a `manifest.csv`, or an audformat folder (`db.yaml`).
     `also`: what further emotion names count as ("excited": "happiness"), or "" to leave such clips out.
-    `labelled`: every clip must have an emotion. `check`: every file must be there and be sound; its length fills in
+    `labelled`: every clip must have an emotion; else none is read, and the column may be missing.
+    `check`: every file must be there and be sound; its length fills in
     a `duration_s` that is not given. All faults are told in one GivenError, each with its line.
     """
-    rows, folder = _rows(path)
+    rows, folder = _rows(path, NEEDED if labelled else NEEDED[:1])
     faults: list[str] = []
     first_line: dict[tuple[Path, float, float | None], tuple[str, str]] = {}
     clips = []
@@ -66,7 +67,9 @@ def read_manifest(
         more = f"\n... and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
         raise GivenError("\n".join(faults[:TOLD]) + more)
     if not clips:
-        raise GivenError(f"{path}: it names no clips; a line each is needed, below the names {', '.join(NEEDED)}, ...")
+        raise GivenError(
+            f"{path}: it names no clips; a line each is needed, below the names {', '.join(NEEDED if labelled else NEEDED[:1])}, ..."
+        )
     return clips
 
 
@@ -74,16 +77,21 @@ def write_manifest(path: Path, clips: Sequence[Clip], audio: Path | None = None)
     """CSV, or JSON lines where the name ends in .jsonl; paths relative to `audio` or the manifest's folder."""
     root = (audio or path.parent).resolve()
     lines = [_line(clip, root) for clip in clips]
+    names: tuple[str, ...] = WRITTEN
+    if any(clip.face is not None for clip in clips):
+        names = (*WRITTEN, "face")
+        for line, clip in zip(lines, clips, strict=True):
+            line["face"] = "" if clip.face is None else _told(clip.face, root)
     with path.open("w", encoding="utf-8", newline="") as out:
         if path.suffix in {".jsonl", ".ndjson"}:
             out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         else:
-            writer = csv.DictWriter(out, WRITTEN, lineterminator="\n")
+            writer = csv.DictWriter(out, names, lineterminator="\n")
             writer.writeheader()
             writer.writerows(lines)
 
 
-def _rows(path: Path) -> tuple[Iterator[Row], Path]:
+def _rows(path: Path, needed: Sequence[str]) -> tuple[Iterator[Row], Path]:
     """The rows, and the folder that their paths are relative to."""
     if path.is_dir():
         if audformat.is_database(path):
@@ -94,22 +102,26 @@ def _rows(path: Path) -> tuple[Iterator[Row], Path]:
             )
         path = path / "manifest.csv"
     if not path.exists():
-        raise MissingError(f"no manifest {path}; give a CSV with the columns {', '.join(NEEDED)} at least")
-    return (_json_lines(path) if path.suffix in {".jsonl", ".ndjson"} else _csv(path)), path.parent
+        raise MissingError(f"no manifest {path}; give a CSV with {_columns(needed)} at least")
+    return (_json_lines if path.suffix in {".jsonl", ".ndjson"} else _csv)(path, needed), path.parent
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _columns(needed: Sequence[str]) -> str:
+    return f"the column{'s' if len(needed) > 1 else ''} {', '.join(needed)}"
+
+
+def _csv(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             names = lines.readline()
             lines.seek(0)
             delimiter = max(",;\t", key=names.count)
             reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
-            for needed in NEEDED:
-                if needed not in (reader.fieldnames or ()):
+            for name in needed:
+                if name not in (reader.fieldnames or ()):
                     raise GivenError(
-                        f"{path}: no column {needed!r}; its first line says {names.strip()!r}, "
-                        f"it must name {', '.join(NEEDED)} at least"
+                        f"{path}: no column {name!r}; its first line says {names.strip()!r}, "
+                        f"it must name {', '.join(needed)} at least"
                     )
             for cells in reader:
                 if None in cells or None in cells.values():
@@ -121,7 +133,7 @@ def _csv(path: Path) -> Iterator[Row]:
         raise GivenError(f"{path}: not a CSV ({error}); quote cells that hold commas or quotes") from error
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -131,10 +143,10 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 given = json.loads(line)
             except json.JSONDecodeError as error:
                 raise GivenError(f"{where}: not JSON ({error}); one object a line is needed") from error
-            if not isinstance(given, dict) or any(needed not in given for needed in NEEDED):
-                raise GivenError(f"{where}: an object with {' and '.join(NEEDED)} is needed, got {line.strip()[:80]}")
+            if not isinstance(given, dict) or any(name not in given for name in needed):
+                raise GivenError(f"{where}: an object with {' and '.join(needed)} is needed, got {line.strip()[:80]}")
             cells = {str(key): "" if value is None else str(value) for key, value in given.items()}
-            if isinstance(given["emotion"], list):
+            if isinstance(given.get("emotion"), list):
                 cells["emotion"] = ";".join(map(str, given["emotion"]))
             yield Row(where, cells)
 
@@ -143,7 +155,7 @@ def _clip(row: Row, folder: Path, also: Mapping[str, str] | None, labelled: bool
     """None: a clip that `also` leaves out."""
     if not row.get("file"):
         raise GivenError("no file is named; give a path in the column `file`, or remove the line")
-    emotion = row.get("emotion")
+    emotion = row.get("emotion") if labelled else ""
     if ";" in emotion:
         raise GivenError(f"several emotions ({emotion}); a clip is trained on with one, so choose one or remove it")
     if emotion:
@@ -170,6 +182,7 @@ def _clip(row: Row, folder: Path, also: Mapping[str, str] | None, labelled: bool
         source_rate_hz=round(row.number("source_sr") or 0),
         start_s=start_s or 0.0,
         end_s=end_s,
+        face=folder / row.get("face") if row.get("face") else None,
     )
 
 
@@ -190,9 +203,8 @@ def _measured(clip: Clip) -> Clip:
 
 
 def _line(clip: Clip, root: Path) -> dict[str, str | float | int | None]:
-    path = clip.path.resolve()
     return {
-        "file": str(path.relative_to(root)) if path.is_relative_to(root) else str(path),
+        "file": _told(clip.path, root),
         "corpus": clip.corpus,
         "language": clip.language,
         "speaker": clip.speaker,
@@ -205,3 +217,8 @@ def _line(clip: Clip, root: Path) -> dict[str, str | float | int | None]:
         "end_s": clip.end_s,
         "note": clip.note,
     }
+
+
+def _told(path: Path, root: Path) -> str:
+    path = path.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -25,7 +25,7 @@ from clser.models.data.clips import Clip, Sound, read_sound
 from clser.models.data.codecs import coded
 from clser.models.data.manifests import read_manifest
 from clser.models.data.rooms import in_room
-from clser.models.data.stacks import Stacking
+from clser.models.data.stacks import Stacked
 from clser.models.features.constants import SAMPLE_RATE_HZ
 from clser.models.plan import Takes
 
@@ -74,7 +74,7 @@ class Surroundings:
 
 
 def disturbed_take(
-    number: int, clips: Sequence[Clip], takes: Takes, around: Surroundings, stacking: Stacking | None = None
+    number: int, clips: Sequence[Clip], takes: Takes, around: Surroundings, stacked: Stacked | None = None
 ) -> Take:
     """Take `number` of every recording: what is trained on. In one take a speaker keeps the room, the microphone's gain
     and the codec, so that what other clips tell of the speaker holds for this one."""
@@ -83,8 +83,8 @@ def disturbed_take(
 
     def change(sound: Sound, index: int, random: np.random.Generator) -> Sound:
         clip = clips[index]
-        if stacking is not None:
-            sound = stacking(sound, index, random)
+        if stacked is not None:
+            sound = stacked(sound, index, random)
         if clip.corpus in longest_s:
             sound = sound[: round(longest_s[clip.corpus] * SAMPLE_RATE_HZ)]
         sound = cut_to_speech(sound, random.uniform(0.0, TAKE_LEAD_S), random.uniform(0.0, TAKE_TRAIL_S), random)
@@ -100,11 +100,10 @@ def disturbed_take(
         return coded(sound, theirs) if through_a_codec else sound
 
     config = f"v{VERSION} {takes.noise} {takes.rooms} {takes.codecs} {around.digest} {longest_s}"
-    if stacking is None:
+    if stacked is None:
         return Take(number, config, change)
     # Who may follow hangs on the fold: nobody who is tested is heard in training.
-    partners = blake2b(repr(sorted(stacking.partners.indices)).encode(), digest_size=8).hexdigest()
-    return Take(number, f"{config} {stacking.chance} {partners}", change, alone=False)
+    return Take(number, f"{config} stacked {stacked.digest}", change, alone=False)
 
 
 def _of_speaker(number: int, clip: Clip) -> np.random.Generator:

@@ -99,6 +99,10 @@ class Reader(nn.Module):  # type: ignore[misc]  # torch is not followed: Module 
         x_BTD = self.fusion(read).float()
         return Sequences(x_BTD * real(length_B, x_BTD.shape[1])[..., None], length_B)
 
+    def shorten(self, dtype: torch.dtype) -> None:
+        """Its weights in half; what leaves it stays float32."""
+        self.encoder.to(dtype)
+
     def learnt(self) -> dict[str, Tensor]:
         """The tensors that training may have changed: all that needs to be saved beside the checkpoint's name."""
         return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}

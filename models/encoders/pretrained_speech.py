@@ -1,4 +1,4 @@
-"""Pretrained speech encoders: HuBERT, wav2vec2, WavLM and Whisper, from a folder or the hub's local cache.
+"""Pretrained speech encoders: HuBERT, ExHuBERT, wav2vec2, WavLM and Whisper, from a folder or the hub's local cache.
 
 Letters: B rows, S samples, T frames (20 ms), C channels of the convolutions, D width.
 
@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clser.models.encoders.exhubert import is_extended, open_extended
 from clser.models.encoders.found import checkpoint, load, package, settings, tensor_names
+from clser.models.encoders.hub_frames import taken_apart
 from clser.models.encoders.layers_of import Choice, Layers, Reader
+from clser.models.encoders.own_speech import OwnSpeech, open_own, own_file
 from clser.models.encoders.whisper_speech import WhisperSpeech
 from clser.models.errors import GivenError
 from clser.models.layers.averages import mean
@@ -71,6 +74,11 @@ class WaveformSpeech(Reader):
     def forward(self, pcm_BS: Tensor, samples_B: Tensor) -> Sequences:
         last_BTD, hidden, frames_B = self._heard(pcm_BS, samples_B, self.numbers is not None)
         return self.fused(last_BTD, hidden, frames_B)
+
+    def shorten(self, dtype: torch.dtype) -> None:
+        """Its weights in half; what leaves it stays float32."""
+        super().shorten(dtype)
+        self.front.to(dtype)
 
     def affect(self, pcm_BS: Tensor, samples_B: Tensor) -> Tensor:
         """[B, len(dimensions)] over each whole row, from the checkpoint's own regression head."""
@@ -130,6 +138,14 @@ def _norm_of_rows(x_BCT: Tensor, length_B: Tensor, norm: nn.GroupNorm) -> Tensor
     return y_BCT.to(x_BCT.dtype) * norm.weight[:, None] + norm.bias[:, None]
 
 
+def open_frames(name: str) -> WaveformSpeech | WhisperSpeech | OwnSpeech:
+    """What `hub:NAME` among a system's fronts stands for, frozen; the layers after an @ side by side."""
+    asked, layers = taken_apart(name)
+    how: dict[str, Any] = {"layers": layers, "fusion": "concat"} if layers else {}
+    path = own_file(asked)
+    return open_speech(asked, **how) if path is None else open_own(path, **how)
+
+
 def open_speech(
     name: str,
     *,
@@ -157,6 +173,8 @@ def open_speech(
         known = ", ".join((*WAVEFORM, "whisper"))
         raise GivenError(f"{name} is a {family!r} checkpoint; the speech encoders known here are {known}")
     normalise = bool(preprocessing(folder).get("do_normalize", True))
+    if family == "hubert" and is_extended(folder):
+        return WaveformSpeech(open_extended(library, folder, DTYPES[dtype]), normalise, choice)
     if family == "wav2vec2" and tensor_names(folder) >= HEAD:
         whole = load(_with_head(library), folder, dtype=DTYPES[dtype])
         labels = whole.config.id2label

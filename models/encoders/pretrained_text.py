@@ -1,4 +1,4 @@
-"""Pretrained text encoders: XLM-R, BERT and Jina v3, from a folder or the hub's local cache.
+"""Pretrained text encoders: XLM-R, BERT, Jina v3 and CANINE, from a folder or the hub's local cache.
 
 Letters: B rows, L tokens, D width, R rank of an adapter.
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clser.models.encoders.found import adapter_tensors, checkpoint, load, package, settings
 from clser.models.encoders.layers_of import Choice, Layers, Reader
@@ -19,8 +20,10 @@ from clser.models.encoders.pretrained_speech import DTYPES
 from clser.models.errors import GivenError
 from clser.models.tensors import Sequences, real
 
-NATIVE = ("bert", "jina_embeddings_v3", "xlm-roberta")
+CHARACTERS = "canine"
+NATIVE = ("bert", "jina_embeddings_v3", "xlm-roberta", CHARACTERS)
 MOST_TOKENS = 95  # what the bimodal systems read of an utterance, its two marks included
+MOST_CHARACTERS = 329  # the same of an encoder whose tokens are characters
 LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B|embedding_A|embedding_B)(?:\.weight)?")
 
 
@@ -49,6 +52,30 @@ class PretrainedText(Reader):
         return tokenise(self.tokenizer, texts, self.most_tokens, self.padding_id)
 
 
+class CharacterText(PretrainedText):
+    """CANINE: each character is a token. It pools them by fours, and what is left over depends on how long a row is."""
+
+    def __init__(self, model: Any, tokenizer: Any, choice: Choice, most_tokens: int = MOST_CHARACTERS) -> None:
+        if choice.layers != "last":
+            raise GivenError(
+                f"layers {choice.layers!r}: CANINE's lie at unlike places of a text; there is 'last' alone"
+            )
+        super().__init__(model, tokenizer, choice, most_tokens)
+        self.least = int(model.config.downsampling_rate)
+
+    def forward(self, ids_BL: Tensor, length_B: Tensor) -> Sequences:
+        """Rows of one length together: in longer company a row would end otherwise."""
+        if torch.jit.is_tracing():
+            raise GivenError("CANINE cannot be written as a graph: it is run length by length. Open it with torch")
+        x_BLD = torch.zeros(*ids_BL.shape, self.width, device=ids_BL.device)
+        for length in sorted({int(n) for n in length_B} - {0}):
+            these_B = length_B == length
+            missing = max(0, self.least - length)  # fewer than one pool takes
+            alone_BL = functional.pad(ids_BL[these_B, :length], (0, missing))
+            x_BLD[these_B, :length] = super().forward(alone_BL, length_B[these_B]).x_BTD[:, :length]
+        return Sequences(x_BLD, length_B)
+
+
 def tokenise(tokenizer: Any, texts: Sequence[str], most_tokens: int, padding_id: int) -> tuple[Tensor, Tensor]:
     """As `PretrainedText.tokenise`, for whoever holds a tokenizer of the library."""
     if isinstance(texts, str):
@@ -67,15 +94,15 @@ def open_text(
     fusion: str = "mean",
     trainable_layers: int = 0,
     dtype: str = "float32",
-    most_tokens: int = MOST_TOKENS,
+    most_tokens: int | None = None,
     task: str | None = None,
     trust_remote_code: bool = False,
 ) -> PretrainedText:
     """A pretrained text encoder by folder or hub name, frozen but for its last `trainable_layers`. Downloads nothing.
 
-    `layers`, `fusion`, `trainable_layers`: see `Choice`. `task`: the LoRA adapter of that name within the checkpoint (Jina
-    v3), added to the weights. `trust_remote_code` runs Python that lies in the checkpoint's folder: say so only of a folder
-    whose code you have read.
+    `layers`, `fusion`, `trainable_layers`: see `Choice`. `most_tokens`: 95 unless given, 329 of an encoder of characters.
+    `task`: the LoRA adapter of that name within the checkpoint (Jina v3), added to the weights. `trust_remote_code` runs
+    Python that lies in the checkpoint's folder: say so only of a folder whose code you have read.
     """
     if dtype not in DTYPES:
         raise GivenError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -85,7 +112,10 @@ def open_text(
     if task is not None:
         add_adapter(model, folder / task.replace(".", "_").replace("-", "_"), task)
     tokenizer = open_tokenizer(folder, options.get("trust_remote_code", False))
-    return PretrainedText(model, tokenizer, Choice(layers, fusion, trainable_layers), most_tokens)
+    choice = Choice(layers, fusion, trainable_layers)
+    if settings(folder).get("model_type") == CHARACTERS:
+        return CharacterText(model, tokenizer, choice, most_tokens or MOST_CHARACTERS)
+    return PretrainedText(model, tokenizer, choice, most_tokens or MOST_TOKENS)
 
 
 def _how_loaded(name: str, about: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:

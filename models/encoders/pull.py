@@ -11,7 +11,7 @@ from typing import Any
 
 from clser.models.errors import FailedError, GivenError, MissingError
 
-SETTINGS = re.compile(r"[^/]+\.(json|txt|model)|[^/]+/adapter_config\.json|LICENSE[^/]*|README\.md")
+SETTINGS = re.compile(r"[^/]+\.(json|txt|model|jinja)|[^/]+/adapter_config\.json|LICENSE[^/]*|README\.md")
 SAFE = re.compile(r"model(-\d+-of-\d+)?\.safetensors|[^/]+/adapter_model\.safetensors")
 PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 CODE = re.compile(r"[^/]+\.py")

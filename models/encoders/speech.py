@@ -72,15 +72,30 @@ class SpeechEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed: 
 
     def forward(self, given: Mapping[str, Sequences], state: SpeechState) -> tuple[Tensor, SpeechState]:
         length_B = given[FRONTS[0]].length_B
+        x_BTD, level_B1, mean_BM = self._entering(given, state)
+        x_BTD, layers = self.layers(x_BTD, length_B, state.layers)
+        return self.leave_norm(x_BTD), SpeechState(level_B1, mean_BM, layers)
+
+    def listen(self, given: Mapping[str, Sequences]) -> tuple[Tensor, ...]:
+        """Every layer [B, T, D], of rows from their beginnings on: what goes into the first, what each makes of it."""
+        length_B = given[FRONTS[0]].length_B
+        state = self.start(length_B.shape[0])
+        x_BTD, *_ = self._entering(given, state)
+        found = [x_BTD]
+        for layer, before in zip(self.layers, state.layers, strict=True):
+            x_BTD, _ = layer(x_BTD, length_B, before)
+            found.append(x_BTD)
+        return (*found[:-1], self.leave_norm(x_BTD))
+
+    def _entering(self, given: Mapping[str, Sequences], state: SpeechState) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first layer hears, and the new sums."""
         bands_BTM, logmel_BTX, prosody_BTJP = self._frames(given)
-        speech_BT1 = self._speech(bands_BTM, length_B)
+        speech_BT1 = self._speech(bands_BTM, given[FRONTS[0]].length_B)
         less_BTX, colour_BTM, level_B1, mean_BM = self._less_running_mean(bands_BTM, logmel_BTX, speech_BT1, state)
         lags_BTL = logmel_BTX[..., HOPS * BANDS :] * 2.0
         voice_BTX = ((prosody_BTJP - self.mean_P) / self.deviation_P).flatten(2)
         x_BTX = torch.cat((less_BTX, lags_BTL, colour_BTM, voice_BTX), 2)
-        x_BTD = torch.relu(self.enter_norm(self.enter(x_BTX)))
-        x_BTD, layers = self.layers(x_BTD, length_B, state.layers)
-        return self.leave_norm(x_BTD), SpeechState(level_B1, mean_BM, layers)
+        return torch.relu(self.enter_norm(self.enter(x_BTX))), level_B1, mean_BM
 
     def _frames(self, given: Mapping[str, Sequences]) -> tuple[Tensor, Tensor, Tensor]:
         """Each frame's mean bands, the log-mel front as it is, and the prosody of a frame's hops."""

@@ -37,11 +37,17 @@ def tokenise_pairs(texts: Sequence[str], most_words: int = MOST_WORDS) -> Sequen
 TOKENISERS: MappingProxyType[str, Callable[[Sequence[str]], Sequences]] = MappingProxyType(
     {"hashed": tokenise, "pairs": tokenise_pairs}
 )
-"""What a system's `words` may name, beside `hub:NAME`."""
+"""What a system's `words` may name, beside `hub:NAME` and `tuned:NAME`."""
+TUNED = "tuned:"
+"""Before a pretrained text encoder's name where the system has it within and trains it along: it is given its tokens."""
 
 
 def tokeniser(name: str) -> Callable[[Sequence[str]], Sequences]:
     """What cuts texts up for a system whose `words` is that name."""
+    if name.startswith(TUNED):
+        from clser.models.encoders.tuned_text import token_ids  # noqa: PLC0415 - loads transformers
+
+        return token_ids(name)
     if name not in TOKENISERS:
         raise GivenError(
             f"words {name!r}: there is no such way to cut text; choose {', '.join(TOKENISERS)} or hub:NAME"

@@ -33,6 +33,7 @@ UNSPACED = (
     (0x20000, 0x323AF),
 )
 """Scripts without spaces between words: each character is a word here, and its runs reach back over those before it."""
+LOWEST_UNSPACED = min(first for first, _ in UNSPACED)
 SPEAKING = frozenset("!?")
 """Signs that tell how something is said. They are words, as emoji are; other signs only part words."""
 
@@ -71,7 +72,8 @@ def _plain(text: str) -> str:
 
 
 def _unspaced(sign: str) -> bool:
-    return any(first <= ord(sign) <= last for first, last in UNSPACED)
+    point = ord(sign)  # asked of every letter of every text, most of which lie below all of these
+    return point >= LOWEST_UNSPACED and any(first <= point <= last for first, last in UNSPACED)
 
 
 def grams(word: str, before: str = "") -> Iterator[str]:

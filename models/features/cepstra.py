@@ -218,6 +218,31 @@ class Cepstra(nn.Module):  # type: ignore[misc]  # torch is not followed: Module
         return x_BTD, CepstraState(self.framing.keep(state.past_BKH, pcm_BS, frames_B), deltas)
 
 
+class StaticCepstra(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """A front: pcm_BS [B, T*samples] -> [B, T, C]: cepstra without slopes. Its state is the sound that windows reach back to."""
+
+    def __init__(self, static: nn.Module, width: int, window_samples: int, hop_samples: int) -> None:
+        super().__init__()
+        self.samples, self.width = hop_samples, width
+        self.framing = Framing(window_samples, hop_samples)
+        self.static = static
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def start(self, rows: int) -> Tensor:
+        """The state before the first sample."""
+        return self.like.new_zeros(rows, self.framing.kept, self.samples)
+
+    def forward(self, pcm_BS: Tensor, frames_B: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of each frame, and the state after each row's own `frames_B` frames."""
+        return self.static(self.framing.cut(state, pcm_BS)), self.framing.keep(state, pcm_BS, frames_B)
+
+
+def mfcc_static(window_samples: int, hop_samples: int, numbers: int, bands: int) -> StaticCepstra:
+    """So many numbers a frame: c1 and on, and the log energy in c0's place, at the end."""
+    static = MelCepstrum(window_samples, bands=bands, coefficients=numbers - 1)
+    return StaticCepstra(static, numbers, window_samples, hop_samples)
+
+
 def mfcc(window_samples: int, hop_samples: int, bands: int = BANDS) -> Cepstra:
     """MFCC-39 in this framing."""
     return Cepstra(MelCepstrum(window_samples, bands=bands), window_samples, hop_samples)

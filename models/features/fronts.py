@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from clser.models.errors import GivenError
 from clser.models.features import prosody
-from clser.models.features.cepstra import lpcc, mfcc
+from clser.models.features.cepstra import lpcc, mfcc, mfcc_static
+from clser.models.features.disvoice_track import DisvoiceTrack
+from clser.models.features.dynamics import Dynamics
 from clser.models.features.functionals import WindowFunctionals
 from clser.models.features.logmel import LogMel
 from clser.models.features.prosody import Prosody
+from clser.models.features.spectrogram import spectrogram
 
 
 class Front(Protocol):
@@ -76,14 +79,31 @@ FRONTS: MappingProxyType[str, Callable[[], Front]] = MappingProxyType(
         "logmel": LogMel,
         "mfcc_25_10": partial(mfcc, window_samples=400, hop_samples=160),
         "mfcc_40_20": partial(mfcc, window_samples=640, hop_samples=320),
+        "mfcc40_40_20": partial(mfcc_static, window_samples=640, hop_samples=320, numbers=40, bands=64),
         "lpcc_25_10": partial(lpcc, window_samples=400, hop_samples=160),
         "lpcc_40_20": partial(lpcc, window_samples=640, hop_samples=320),
+        "spectrogram_40_20": partial(spectrogram, window_samples=640, hop_samples=320),
         "prosody": Prosody,
         "prosody_windows": ProsodyWindows,
+        "disvoice_track": DisvoiceTrack,
+        "dynamics": Dynamics,
     }
 )
+OPTIONAL: MappingProxyType[str, Callable[[], Front]] = MappingProxyType(
+    {f"dynamics_{f0}": partial(Dynamics, f0=f0) for f0 in ("crepe", "crepe_tiny", "swift")}
+)
+"""Those that need a package which is not asked for otherwise."""
 
-VERSIONS = {"logmel": 1, "mfcc": 1, "lpcc": 1, "prosody": 1}
+VERSIONS = {
+    "logmel": 1,
+    "mfcc": 1,
+    "mfcc40": 1,
+    "lpcc": 1,
+    "spectrogram": 1,
+    "prosody": 1,
+    "dynamics": 1,
+    "disvoice": 1,
+}
 """By the first word of a name. To be raised with every change of the numbers, so that no cache gives the old ones."""
 
 
@@ -108,6 +128,7 @@ def digest(name: str) -> str:
 
 
 def _constructor(name: str) -> Callable[[], Front]:
-    if name not in FRONTS:
+    known = {**FRONTS, **OPTIONAL}
+    if name not in known:
         raise GivenError(f"front {name!r}: there is none of this name; choose one of {', '.join(FRONTS)}")
-    return FRONTS[name]
+    return known[name]

@@ -61,48 +61,89 @@ class CrossLayer(nn.Module):  # type: ignore[misc]  # torch is not followed: Mod
         return self.feed_norm(y_BJD + self.drop(self.feed_forward(y_BJD)))
 
 
-class Crossing(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
-    """Voice [B, S, D] and words [B, S', X] to logits. A row that lacks one of them has a learnt vector in its place."""
+def projection(width: int, leave: int, drop: float = 0.0) -> nn.Sequential:
+    """A linear layer and a norm, as the family has them everywhere."""
+    linear = nn.Linear(width, leave)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.LayerNorm(leave), nn.Dropout(drop))
+
+
+def answer(pooled: int, hidden: int, heads: int, drop: float) -> nn.Sequential:
+    """The family's last layers."""
+    layers = nn.Sequential(
+        nn.Linear(pooled, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(drop), nn.Linear(hidden, heads)
+    )
+    for linear in (layers[0], layers[-1]):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return layers
+
+
+class Entering(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """Voice [B, S, ...] and words [B, S', ...] to J steps of `width` each. What a row lacks is a learnt vector.
+
+    A modality is projected where its width is another, or `always`; normed in any case.
+    """
 
     def __init__(
-        self, width: int, words_width: int, heads: int, *, steps: int = 95, layers: int = 5, attention_heads: int = 8,
-        hidden: int = 256, drop: float = 0.15, as_released: bool = False,
-    ) -> None:  # fmt: skip
+        self, voice_width: int, words_width: int, width: int, *, steps: int, drop: float, always: bool = False
+    ) -> None:
         super().__init__()
         self.steps = steps
-        self.voice_norm, self.words_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.words_enter = nn.Linear(words_width, width)
-        make = (width, attention_heads, drop, as_released)
-        self.voice_asks = nn.ModuleList([CrossLayer(*make) for _ in range(layers)])
-        self.words_ask = nn.ModuleList([CrossLayer(*make) for _ in range(layers)])
-        pooled = 2 * (width + steps)
-        self.answer = nn.Sequential(
-            nn.Linear(pooled, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(drop), nn.Linear(hidden, heads)
+        self.voice, self.words = (
+            projection(given, width, drop)
+            if always or given != width
+            else nn.Sequential(nn.LayerNorm(width), nn.Dropout(drop))
+            for given in (voice_width, words_width)
         )
-        self.drop = nn.Dropout(drop)
-        for linear in (self.words_enter, self.answer[0], self.answer[-1]):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
         # Ours: the paper's rows always have both.
         self.missing_voice_D = nn.Parameter(torch.randn(width) * 0.02)
         self.missing_words_D = nn.Parameter(torch.randn(width) * 0.02)
 
-    def forward(self, voice: Sequences, words: Sequences | None) -> Tensor:
-        """[B, H]. No `words` at all: every row lacks them."""
-        voice_BJD = self._entered(voice, self.voice_norm, self.missing_voice_D)
+    def forward(self, voice: Sequences, words: Sequences | None) -> tuple[Tensor, Tensor]:
+        """Two times [B, J, D]. No `words` at all: every row lacks them."""
+        voice_BJD = self._entered(voice, self.voice, self.missing_voice_D)
         if words is None:
-            words_BJD = self.missing_words_D.expand_as(voice_BJD)
-        else:
-            projected = Sequences(self.words_enter(words.x_BTD), words.length_B)
-            words_BJD = self._entered(projected, self.words_norm, self.missing_words_D)
+            return voice_BJD, self.missing_words_D.expand_as(voice_BJD)
+        return voice_BJD, self._entered(words, self.words, self.missing_words_D)
+
+    def _entered(self, given: Sequences, enter: nn.Module, missing_D: Tensor) -> Tensor:
+        x_BJD = stretched(Sequences(enter(given.x_BTD), given.length_B), self.steps)
+        return torch.where((given.length_B > 0)[:, None, None], x_BJD, missing_D)
+
+
+class Across(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """Layers in which each sequence asks the other, both from the same inputs, beside a straight way."""
+
+    def __init__(self, width: int, layers: int, heads: int, drop: float, as_released: bool) -> None:
+        super().__init__()
+        make = (width, heads, drop, as_released)
+        self.voice_asks = nn.ModuleList([CrossLayer(*make) for _ in range(layers)])
+        self.words_ask = nn.ModuleList([CrossLayer(*make) for _ in range(layers)])
+
+    def forward(self, voice_BJD: Tensor, words_BJD: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, as long and as wide."""
         for voice_asks, words_ask in zip(self.voice_asks, self.words_ask, strict=True):
-            # both from the same inputs
             to_voice_BJD, to_words_BJD = voice_asks(voice_BJD, words_BJD), words_ask(words_BJD, voice_BJD)
             voice_BJD, words_BJD = voice_BJD + to_voice_BJD, words_BJD + to_words_BJD
-        # means over time and over features: 256 + 95 numbers of each
-        pooled = [x_BJD.mean(axis) for x_BJD in (voice_BJD, words_BJD) for axis in (1, 2)]
-        return self.answer(torch.cat(pooled, 1))
+        return voice_BJD, words_BJD
 
-    def _entered(self, given: Sequences, norm: nn.LayerNorm, missing_D: Tensor) -> Tensor:
-        x_BJD = stretched(Sequences(self.drop(norm(given.x_BTD)), given.length_B), self.steps)
-        return torch.where((given.length_B > 0)[:, None, None], x_BJD, missing_D)
+
+class Crossing(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """BiFormer: layers across, then the means over time and over features of both to logits."""
+
+    def __init__(
+        self, voice_width: int, words_width: int, width: int, heads: int, *, steps: int = 95, layers: int = 5,
+        attention_heads: int = 8, hidden: int = 256, drop: float = 0.15, as_released: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.enter = Entering(voice_width, words_width, width, steps=steps, drop=drop)
+        self.across = Across(width, layers, attention_heads, drop, as_released)
+        self.answer = answer(2 * (width + steps), hidden, heads, drop)
+
+    def forward(self, voice: Sequences, words: Sequences | None) -> Tensor:
+        """[B, H]. No `words` at all: every row lacks them."""
+        both = self.across(*self.enter(voice, words))
+        # means over time and over features: 256 + 95 numbers of each
+        return self.answer(torch.cat([x_BJD.mean(axis) for x_BJD in both for axis in (1, 2)], 1))

@@ -4,13 +4,17 @@ Letters: B rows, T steps, D channels, L layers.
 """
 # ruff: noqa: N815 (shapes stand in the names of tensors)
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clser.models.tensors import after, real
+from clser.models.layers.averages import mean
+from clser.models.tensors import after, at_end, real
+
+Pooling = Literal["last", "mean"]
+"""What is said of a whole sequence: what its last step says, or the mean of all."""
 
 
 class LstmState(NamedTuple):
@@ -46,31 +50,38 @@ class Lstm(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is
         return LstmState(*(zeros(rows, len(self.there), self.hidden) for _ in LstmState._fields))
 
     def forward(
-        self, x_BTD: Tensor, length_B: Tensor, state: LstmState | tuple[()] = ()
+        self, x_BTD: Tensor, length_B: Tensor, state: LstmState | tuple[()] = (), *, carry: bool = True
     ) -> tuple[Tensor, LstmState | tuple[()]]:
-        """The last layer's answer after each step, and the state after each row's own `length_B` steps."""
+        """The last layer's answer after each step, and the state after each row's own `length_B` steps.
+
+        carry: False where nobody will go on from here, as in training: the state is not worth its work, and comes back as
+        it was given.
+        """
         padding_BT1 = ~real(length_B, x_BTD.shape[1])[..., None]
         x_BTD = x_BTD.masked_fill(padding_BT1, 0.0)
         next_: LstmState | tuple[()] = ()
         if isinstance(state, LstmState):
-            x_BTD, next_ = self._live(x_BTD, length_B, state)
+            x_BTD, next_ = self._live(x_BTD, length_B, state, carry)
         else:
             assert self.streams == "end", "one that streams needs the state that `start` gave"
             x_BTD = self._both_ways(x_BTD, length_B)
         return x_BTD.masked_fill(padding_BT1, 0.0), next_
 
-    def _live(self, x_BTD: Tensor, length_B: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
+    def _live(self, x_BTD: Tensor, length_B: Tensor, state: LstmState, carry: bool) -> tuple[Tensor, LstmState]:
         hidden, cells = [], []
         for n, lstm in enumerate(self.there):
             x_BTD = self.drop(x_BTD) if n else x_BTD
             hidden_BD, cell_BD = state.hidden_BLD[:, n], state.cell_BLD[:, n]
             y_BTD, _ = lstm(x_BTD, (hidden_BD[None].contiguous(), cell_BD[None].contiguous()))
+            if not carry:
+                x_BTD = y_BTD
+                continue
             hidden.append(after(hidden_BD[:, None], y_BTD, length_B))
             cells.append(
                 _cell(lstm, x_BTD, torch.cat((hidden_BD[:, None], y_BTD[:, :-1]), 1), length_B, cell_BD)[:, None]
             )
             x_BTD = y_BTD
-        return x_BTD, LstmState(torch.cat(hidden, 1), torch.cat(cells, 1))
+        return x_BTD, LstmState(torch.cat(hidden, 1), torch.cat(cells, 1)) if carry else state
 
     def _both_ways(self, x_BTD: Tensor, length_B: Tensor) -> Tensor:
         step_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
@@ -102,3 +113,26 @@ def _cell(lstm: nn.LSTM, x_BTD: Tensor, before_BTD: Tensor, length_B: Tensor, ce
 
 def _reorder(x_BTD: Tensor, at_BT: Tensor) -> Tensor:
     return x_BTD.gather(1, at_BT[..., None].expand(-1, -1, x_BTD.shape[2]))
+
+
+class Whole(nn.Module):  # type: ignore[misc]  # torch is not followed: Module is Any
+    """An LSTM over all of a sequence, and what it says of it."""
+
+    def __init__(self, width: int, hidden: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.hidden, self.pooling = hidden, pooling
+        self.lstm = nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, x_BSD: Tensor, length_B: Tensor) -> Tensor:
+        """[B, hidden]; zeros where a row has no step."""
+        x_BSD = some_steps(x_BSD)
+        zeros_BD = x_BSD.new_zeros(x_BSD.shape[0], self.hidden)  # given, or a traced graph fixes the number of rows
+        y_BSD, _ = self.lstm(x_BSD, (zeros_BD[None], zeros_BD[None]))
+        return mean(y_BSD, length_B) if self.pooling == "mean" else at_end(zeros_BD, y_BSD, length_B)
+
+
+def some_steps(x_BSD: Tensor, least: int = 1) -> Tensor:
+    """At least so many steps, for there must be something to point at; live there always are."""
+    if torch.jit.is_tracing() or x_BSD.shape[1] >= least:
+        return x_BSD
+    return functional.pad(x_BSD, (0, 0, 0, least - x_BSD.shape[1]))

@@ -82,6 +82,7 @@ class Voice(nn.Module):  # type: ignore[misc]  # torch is not followed: Module i
     def __init__(self, config: Config, heads: tuple[str, ...]) -> None:
         super().__init__()
         self.heads, width, drop = heads, config.width, config.drop
+        self.listen_width, self.listen_depth = width, 2
         self.manner = Manner(PIECES * HOPS)
         self.register_buffer("mean_F", torch.zeros(WIDTH))
         self.register_buffer("deviation_F", torch.ones(WIDTH))
@@ -135,7 +136,7 @@ class Voice(nn.Module):  # type: ignore[misc]  # torch is not followed: Module i
         else:
             f_BKF, manner = self.manner(*self._hops(given), state.manner, at_BK)
             f_BKF = self._far(f_BKF)
-        y_BTD, level_B1, mean_BM, layers, gru_BD = self._body(given, length_B, state)
+        (*_, y_BTD), level_B1, mean_BM, layers, gru_BD = self._body(given, length_B, state)
         sums = self.pooling.sums(y_BTD, state.pooled)
         logits_BKH = self.body(self.pooling.read(sums_at(sums, at_BK)))
         left = State(level_B1, mean_BM, layers, gru_BD, sums_after(sums, length_B, state.pooled), manner)
@@ -166,6 +167,12 @@ class Voice(nn.Module):  # type: ignore[misc]  # torch is not followed: Module i
         e_BKY, left = self.hear(given, state, at_BK)
         return self.answer(e_BKY, e_BKY.new_zeros(e_BKY.shape[0], self.speaker_numbers)), left
 
+    def listen(self, given: Mapping[str, Sequences]) -> tuple[Tensor, ...]:
+        """What enters the body, what its Mamba makes of it, and what it answers from."""
+        length_B = given["logmel"].length_B // PIECES
+        layers, *_ = self._body(given, length_B, self.start(len(length_B)))
+        return layers
+
     def _hops(self, given: Mapping[str, Sequences]) -> tuple[Tensor, Tensor, Tensor]:
         """Bands, prosody, and which hops are real."""
         logmel_BUX, length_B = given["logmel"]
@@ -183,14 +190,14 @@ class Voice(nn.Module):  # type: ignore[misc]  # torch is not followed: Module i
 
     def _body(
         self, given: Mapping[str, Sequences], length_B: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[MambaState, ...], Tensor]:
-        """y_BTD, and what is left of the state but for the pooling and the manner."""
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor, tuple[MambaState, ...], Tensor]:
+        """Its layers, the last of which is answered from; what is left of the state but for the pooling and the manner."""
         x_BTX, level_B1, mean_BM = self._entering(given, state)
-        x_BTD = self.drop(torch.relu(self.enter_norm(self.enter(x_BTX))))
-        x_BTD, layers = self.layers(x_BTD, length_B, state.layers)
+        first_BTD = self.drop(torch.relu(self.enter_norm(self.enter(x_BTX))))
+        x_BTD, layers = self.layers(first_BTD, length_B, state.layers)
         gru_BTD, _ = self.gru(x_BTD, state.gru_BD[None])
         gru_BD = at_end(state.gru_BD, gru_BTD, length_B)
-        return self.leave_norm(x_BTD + gru_BTD), level_B1, mean_BM, layers, gru_BD
+        return (first_BTD, x_BTD, self.leave_norm(x_BTD + gru_BTD)), level_B1, mean_BM, layers, gru_BD
 
     def _entering(self, given: Mapping[str, Sequences], state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Each band less its mean over this utterance so far, that mean's colour, lags and prosody; and the new sums."""

@@ -107,7 +107,7 @@ def test_phrases_from_a_corpora_folder(tmp_path: Path) -> None:
     assert where == "corpora"
     assert [take.name for take in found] == ["emodb/a"]
     assert len(found[0].sound) == pytest.approx(RATE, abs=0.021 * RATE)
-    with pytest.raises(ClserError, match="it holds none of"):
+    with pytest.raises(ClserError, match="no folder in it has"):
         find_takes(tmp_path / "emodb", 10, 0)
 
 

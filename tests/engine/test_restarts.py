@@ -273,3 +273,104 @@ def test_when_one_of_a_crew_does_not_start_the_others_are_not_left_behind() -> N
         await crew.stop()
 
     run(main())
+
+
+# --- deltas -----------------------------------------------------------------------------------------------------------
+
+
+class Loading(Seat):
+    """It makes ready what it is told to, and notes what it answers with."""
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__()
+        self.why, self.held = why, False
+        self.did: list[str] = []
+        self.gate: asyncio.Future[jobs.Loaded | None] | None = None
+
+    async def ended(self) -> Down:
+        return await asyncio.shield(self.down)  # a watch that is given up must not end the seat
+
+    async def load(self, load: jobs.Load) -> jobs.Loaded | None:
+        self.did.append(f"load {load.number}")
+        if self.held:
+            self.gate = asyncio.get_running_loop().create_future()
+            return await self.gate
+        return jobs.Loaded(load.number, None if self.why else CARD, self.why)
+
+    def switch(self, number: int) -> None:
+        self.did.append(f"switch {number}")
+
+    async def end(self, patience_s: float = 0.0) -> None:
+        await super().end(patience_s)
+        if self.gate is not None and not self.gate.done():
+            self.gate.set_result(None)
+
+
+def test_nobody_switches_where_one_cannot() -> None:
+    async def main() -> None:
+        able, unable = Loading(), Loading("it does not fit")
+        crew = Crew([member(able), member(unable)])
+        await crew.start(News())
+        with pytest.raises(GivenError, match="it does not fit"):
+            await crew.load(b"x")
+        assert (able.did, unable.did) == (["load 1"], ["load 1"])
+        unable.why = ""
+        assert await crew.load(b"x") == CARD
+        assert able.did[1:] == unable.did[1:] == ["load 2", "switch 2"]
+        await crew.stop()
+
+    run(main())
+
+
+def test_who_comes_back_answers_with_what_the_others_do_before_it_gets_work() -> None:
+    async def main() -> None:
+        seat, news = Loading(), News()
+        crew = Crew([member(seat)])
+        await crew.start(news)
+        await crew.load(b"x")
+        seat.down.set_result(DIED)
+        await settle()
+        assert seat.did == ["load 1", "switch 1"] * 2
+        assert news.events == ["lost", "back"]
+        await crew.load(b"")
+        seat.down.set_result(DIED)
+        await settle()
+        assert seat.did[4:] == ["load 2", "switch 2"], "the model as it is needs nothing in the next life"
+        await crew.stop()
+
+    run(main())
+
+
+def test_who_goes_down_while_it_makes_ready_keeps_nobody_waiting() -> None:
+    async def main() -> None:
+        seat, other, news = Loading(), Loading(), News()
+        crew = Crew([member(seat), member(other)])
+        await crew.start(news)
+        seat.held = True
+        loading = asyncio.create_task(crew.load(b"x"))
+        await settle()
+        seat.held = False
+        seat.down.set_result(DIED)
+        await loading
+        await settle()
+        assert news.events == ["lost", "back"]
+        assert [each.did[-1] for each in (seat, other)] == ["switch 1"] * 2
+        await crew.stop()
+
+    run(main())
+
+
+def test_who_cannot_take_it_again_is_down_again() -> None:
+    async def main() -> None:
+        seat, news = Loading(), News()
+        crew = Crew([member(seat, "cpu")])
+        await crew.start(news)
+        await crew.load(b"x")
+        seat.why = "no memory"
+        seat.down.set_result(DIED)
+        await settle(lambda: len(seat.did))
+        assert news.events == ["lost", "failed"]
+        assert "could not take its delta again: no memory" in str(news.error)
+        await crew.stop()
+
+    run(main())

@@ -61,7 +61,7 @@ def voice(request: pytest.FixtureRequest, net: Live, model: Path, monkeypatch: p
     if request.param == "onnx":
         return open_voice(str(model), "cpu")
     said = read_card(msgspec.json.encode(card(net.system, ABOUT)).decode(), model)
-    monkeypatch.setattr(torch_backend, "_open", lambda _: (net, said))
+    monkeypatch.setattr(torch_backend, "_open", lambda _: (net, said, ABOUT))
     return open_voice(str(model.with_suffix("")), "cpu", "torch")
 
 

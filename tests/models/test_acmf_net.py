@@ -2,20 +2,18 @@
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trials import learns, names_the
 
 from clser.models.errors import GivenError
 from clser.models.features.fronts import front
-from clser.models.plan import from_values
 from clser.models.systems import build
 from clser.models.tensors import Sequences, leaves, like, names
 from clser.models.zoo.acmf_net import ABLATIONS, MFCC, PROSODY
@@ -187,17 +185,7 @@ def test_it_learns_a_tiny_batch_and_every_parameter_is_reached(attention):
     net = small(attention=attention, drop=0.0, source_drop=0.0).train()
     made, target = frames([2, 1, 2, 1]), torch.tensor([0, 1, 2, 3])
     at = torch.tensor([[1], [0], [1], [0]])
-    optimiser = torch.optim.Adam(net.parameters(), 5e-3)
-    for _ in range(60):
-        logits, _ = net(made, net.start(4), at)
-        loss = torch.nn.functional.cross_entropy(logits[:, 0], target)
-        optimiser.zero_grad()
-        loss.backward()
-        assert [name for name, p in net.named_parameters() if p.grad is None] == []
-        optimiser.step()
-        if loss < 0.05:
-            break
-    assert loss < 0.1
+    learns(net, names_the(net, made, target, at), 5e-3)
 
 
 def test_a_pretrained_encoder_takes_the_speech_encoders_place():
@@ -261,12 +249,3 @@ def test_it_exports_with_any_number_of_rows_and_frames(attention, exported):
             np.testing.assert_allclose(said[row, :upto], expected[row, :upto].numpy(), atol=1e-4)
         for got, leaf in zip(after, leaves(state), strict=True):
             np.testing.assert_allclose(got, leaf.numpy(), atol=1e-3, rtol=1e-4)
-
-
-def test_the_plans_of_the_page_are_plans():
-    page = (Path(__file__).parents[2] / "docs" / "systems.md").read_text(encoding="utf-8")
-    texts = [part.split("```")[0] for part in page.split("```yaml\n")[1:]]
-    plans = [from_values(yaml.safe_load(text), "docs/systems.md") for text in texts]
-    assert {plan.system for plan in plans} == {"acmf_net", "biformer"}
-    for plan in plans:
-        assert build(plan.system, plan.settings, HEADS).heads == HEADS

@@ -3,19 +3,18 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trials import TEXTS, exports_alike, learns, names_the, row_alone, voice_and_words
 
-from clser.models.encoders.text import tokenise
 from clser.models.errors import GivenError
 from clser.models.layers.crossing import CrossLayer, stretched
 from clser.models.systems import WORDS, build
-from clser.models.tensors import Sequences, leaves, like, names
+from clser.models.tensors import Sequences, leaves
 
 pytestmark = pytest.mark.torch
 
@@ -27,33 +26,14 @@ SMALL = {
 HUB = {"speech": "hub:some/voice", "speech_width": 1024, "words": "hub:some/words", "words_width": 1024}
 MODES = ("paper", "as_released")
 PARTS = ("both", "voice", "words", "wpf")
-TEXTS = ["so glad to see you", "", "那太好了", "no", "I did not want to go there, not at all, and you know it"]
 
 
 def small(**changed):
     return build("biformer", {**SMALL, **changed}, HEADS).eval()
 
 
-def frames(lengths, texts):
-    """Voice and words; padding is loud, and must not be heard."""
-    steps, length = max(lengths), torch.tensor(lengths)
-    logmel, prosody = torch.randn(len(lengths), steps, 240), torch.randn(len(lengths), 4 * steps, 9)
-    for row, count in enumerate(lengths):
-        logmel[row, count:], prosody[row, 4 * count :] = 7.0, 7.0
-    return {"logmel": Sequences(logmel, length), "prosody": Sequences(prosody, 4 * length), WORDS: tokenise(texts)}
-
-
 def count(module, without="missing"):
     return sum(p.numel() for name, p in module.named_parameters() if without not in name)
-
-
-def alone(made, texts, row):
-    n = int(made["logmel"].length_B[row])
-    voice = {
-        name: Sequences(made[name].x_BTD[row : row + 1, : n * each], made[name].length_B[row : row + 1])
-        for name, each in (("logmel", 1), ("prosody", 4))
-    }
-    return {**voice, WORDS: tokenise([texts[row]])}
 
 
 def test_the_papers_parameters():
@@ -63,8 +43,8 @@ def test_the_papers_parameters():
     for mode in MODES:
         assert count(build("biformer", {**HUB, "part": "words", "mode": mode}, HEADS)) == 3_275_783
         both = build("biformer", {**HUB, "mode": mode}, HEADS)
-        assert count(both.crossing) == 4_403_463
-        assert count(both.crossing, "nothing") == 4_403_463 + 2 * 256
+        assert count(both.fusions["biformer"]) == 4_403_463
+        assert count(both.fusions["biformer"], "nothing") == 4_403_463 + 2 * 256
     # the paper gives no true state space's count: this is what ours comes to
     assert count(build("biformer", {**HUB, "part": "voice"}, HEADS)) == 702_471
     weighed = build("biformer", {**HUB, "part": "wpf"}, HEADS)
@@ -76,12 +56,12 @@ def test_the_papers_parameters():
 def test_every_part_ragged_in_company_and_alone(part, mode):
     net = small(part=part, mode=mode)
     lengths = [7, 3, 1, 12, 5]
-    made = frames(lengths * 13, TEXTS * 13)
+    made = voice_and_words(lengths * 13, TEXTS * 13)
     with torch.no_grad():
         many, _ = net(made, net.start(65))
         assert many.shape == (65, 12 if net.streams == "exactly" else 1, 7) and many.isfinite().all()
         for row in range(5):
-            one, _ = net(alone(made, TEXTS * 13, row), net.start(1))
+            one, _ = net(row_alone(made, TEXTS * 13, row), net.start(1))
             last = lengths[row] - 1 if net.streams == "exactly" else 0
             assert torch.allclose(one[0, -1], many[row, last], atol=1e-4)
 
@@ -91,7 +71,7 @@ def test_every_part_ragged_in_company_and_alone(part, mode):
 def test_rows_with_both_with_one_and_with_none_stand_in_one_batch(part, mode):
     net = small(part=part, mode=mode)
     texts = [TEXTS[0], "", TEXTS[0], ""]
-    made = frames([6, 6, 6, 6], texts)
+    made = voice_and_words([6, 6, 6, 6], texts)
     for name in ("logmel", "prosody"):
         x, length = made[name]
         made[name] = Sequences(x, length * torch.tensor([1, 1, 0, 0]))
@@ -111,7 +91,7 @@ def test_rows_with_both_with_one_and_with_none_stand_in_one_batch(part, mode):
 def test_a_weighed_models_say_goes_to_the_others_where_it_is_missing():
     net = small(part="wpf", wpf_of=("voice", "words"))
     torch.nn.init.normal_(net.weights.score_KC)
-    made = frames([4, 4], ["well", ""])
+    made = voice_and_words([4, 4], ["well", ""])
     with torch.no_grad():
         said, _ = net(made, ())
         (voice, _), (words, _) = net._logits(made)
@@ -140,7 +120,7 @@ def test_released_layers_take_their_values_from_the_asking_side():
 
 
 def test_the_two_modes_differ():
-    made = frames([6, 4], ["so it is", "no"])
+    made = voice_and_words([6, 4], ["so it is", "no"])
     for part in PARTS:
         nets = []
         for mode in MODES:
@@ -155,7 +135,7 @@ def test_the_voice_alone_streams_as_it_hears_whole(cuts, mode):
     torch.manual_seed(len(cuts))
     net = small(part="voice", mode=mode)
     assert net.streams == "exactly"
-    made = frames([12, 8], ["", ""])
+    made = voice_and_words([12, 8], ["", ""])
     (logmel, length), prosody = made["logmel"], made["prosody"].x_BTD
     with torch.no_grad():
         whole, end = net(made, net.start(2))
@@ -188,7 +168,7 @@ def test_a_late_prosody_or_none_of_a_last_frame():
 
 def test_our_own_frames_become_z_scores():
     net = small()
-    made = frames([30, 30], ["", ""])
+    made = voice_and_words([30, 30], ["", ""])
     made["logmel"] = Sequences(5.0 + 3.0 * made["logmel"].x_BTD, made["logmel"].length_B)
     net.fit_inputs(made)
     plain = net._voice_given(made).x_BTD.flatten(0, 1)
@@ -202,22 +182,12 @@ def test_it_learns_a_tiny_batch_and_every_parameter_is_reached(part, mode):
     quiet = {"layers": 1, "drop": 0.0, "voice_drop": 0.0, "gram_drop": 0.0}
     net = small(part=part, mode=mode, **quiet).train()
     texts = ["so glad", "how awful", "yes" if part == "words" else "", "well now"]
-    made, target = frames([5, 3, 4, 2], texts), torch.tensor([3, 1, 2, 0])
+    made, target = voice_and_words([5, 3, 4, 2], texts), torch.tensor([3, 1, 2, 0])
     if part != "voice":
         for name in ("logmel", "prosody"):
             made[name] = Sequences(made[name].x_BTD, made[name].length_B * torch.tensor([1, 1, 1, 0]))
     at = torch.tensor([[4], [2], [3], [1]]) if net.streams == "exactly" else None
-    optimiser = torch.optim.Adam(net.parameters(), 8e-3)
-    for _ in range(60):
-        logits, _ = net(made, net.start(4), at)
-        loss = torch.nn.functional.cross_entropy(logits[:, 0], target)
-        optimiser.zero_grad()
-        loss.backward()
-        assert [name for name, p in net.named_parameters() if p.grad is None] == []
-        optimiser.step()
-        if loss < 0.05:
-            break
-    assert loss < 0.1
+    learns(net, names_the(net, made, target, at), 8e-3)
 
 
 def test_pretrained_features_take_our_encoders_place():
@@ -247,45 +217,7 @@ def test_settings_that_cannot_be_are_refused(settings_, told):
         small(**settings_)
 
 
-class Flat(torch.nn.Module):
-    """As an engine holds it: frames, words, lengths, and the state as plain tensors."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, frames_B, logmel, prosody, words_B, words, *flat):
-        made = {"logmel": Sequences(logmel, frames_B), "prosody": Sequences(prosody, 4 * frames_B)}
-        if self.net.words:
-            made[WORDS] = Sequences(words, words_B)
-        logits, state = self.net(made, like(self.net.start(1), iter(flat)))
-        return (logits, *leaves(state))
-
-
 @pytest.mark.parametrize(("part", "mode"), [("wpf", "paper"), ("voice", "paper"), ("voice", "as_released")])
 def test_it_exports_with_any_number_of_rows_frames_and_words(part, mode, exported):
     net = small(part=part, mode=mode)
-    state = net.start(2)
-    labels = [f"state_{name}" for name in names(state)]
-    inputs = ["frames", "logmel", "prosody", "words_count", "words", *labels]
-    outputs = ["logits", *(f"next_{name}" for name in labels)]
-    axes = {name: {0: "B"} for name in (*inputs, *outputs)}
-    axes["logmel"][1], axes["prosody"][1], axes["logits"][1], axes["words"] = "T", "J", "A", {0: "B", 1: "L", 2: "G"}
-
-    def fed(lengths, texts, before):
-        made = frames(lengths, texts)
-        ids, words_B = made[WORDS]
-        tensors = (torch.tensor(lengths), made["logmel"].x_BTD, made["prosody"].x_BTD, words_B, ids, *leaves(before))
-        return made, tensors
-
-    play, state = exported(Flat(net), fed([5, 3], TEXTS[:2], state)[1], inputs, outputs, axes), net.start(3)
-    for lengths, texts in (([8, 0, 3], TEXTS[2:]), ([1, 1, 0], ["", "a", ""])):
-        made, tensors = fed(lengths, texts, state)
-        said, *after = play(tensors)
-        with torch.no_grad():
-            expected, state = net(made, state)
-        for row, n in enumerate(lengths):
-            upto = n if net.streams == "exactly" else 1
-            np.testing.assert_allclose(said[row, :upto], expected[row, :upto].numpy(), atol=1e-4)
-        for got, leaf in zip(after, leaves(state), strict=True):
-            np.testing.assert_allclose(got, leaf.numpy(), atol=1e-4)
+    exports_alike(net, exported)

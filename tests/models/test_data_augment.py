@@ -12,7 +12,7 @@ from clser.models.data.clips import Clip
 from clser.models.data.codecs import coded, mp3, opus, telephone
 from clser.models.data.copies import correlation
 from clser.models.data.rooms import in_room, made_up, reverberate
-from clser.models.data.stacks import Partners, Stacking, amid_neutral, joined
+from clser.models.data.stacks import Partners, amid_neutral, joined
 from clser.models.data.vtlp import vtlp
 from clser.models.errors import GivenError
 
@@ -135,18 +135,6 @@ def test_only_the_same_label_and_speaker_are_stacked_and_only_from_those_given()
     assert partners.of(3, random) is None
     assert partners.of(0, random, "neutral") == 2
     assert {Partners(clips(), [0, 1, 2, 3], same_speaker=False).of(0, random) for _ in range(40)} == {1, 3}
-
-
-def test_short_clips_are_stacked_and_long_ones_left():
-    sounds = [voice(1.0, 100 + 40 * n) for n in range(5)]
-    stacking = Stacking(Partners(clips(), range(5)), lambda n: sounds[n], chance=1.0, shorter_than_s=1.5)
-    stacked = stacking(sounds[0], 0, np.random.default_rng(0))
-    assert np.array_equal(stacked[:RATE_HZ], sounds[0])
-    assert 2.05 * RATE_HZ <= len(stacked) <= 2.4 * RATE_HZ + 1
-    long = voice(2.0)
-    assert stacking(long, 0, np.random.default_rng(0)) is long
-    never = Stacking(Partners(clips(), range(5)), lambda n: sounds[n], chance=0.0)
-    assert never(sounds[0], 0, np.random.default_rng(0)) is sounds[0]
 
 
 def test_what_is_appended_is_brought_near_in_level():

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clser.models.data.clips import Clip
-from clser.models.data.stacks import Partners, Stacking
+from clser.models.data.stacks import Partners, Stacked, Stacks
 from clser.models.data.takes import Surroundings, clean_take, disturbed_take
-from clser.models.plan import Takes
+from clser.models.plan import Stacking, Takes
 
 RATE_HZ = 16_000
 NOISE = np.random.default_rng(1).standard_normal(4_000).astype(np.float32)
@@ -51,11 +51,11 @@ def test_a_speaker_keeps_the_gain_and_another_has_another():
 
 def test_takes_with_stacked_clips_hang_on_who_may_follow():
     def take(indices):
-        stacking = Stacking(Partners(CLIPS, indices), lambda _: voice(), 1.0)
-        return disturbed_take(1, CLIPS, Takes(noise=0.0), Surroundings(), stacking)
+        behind = Stacks(Partners(CLIPS, indices), [1.0] * 4, Stacking(), 1.0).planned(1)
+        return disturbed_take(1, CLIPS, Takes(noise=0.0), Surroundings(), Stacked(behind, lambda _: voice()))
 
     assert not take([0, 1]).alone
-    assert take([0, 1]).digest != take([0, 1, 2]).digest
+    assert take([0, 1]).digest != take([0, 1, 2, 3]).digest
     assert len(take([0, 1]).change(voice(), 0, np.random.default_rng(0))) > 2 * RATE_HZ
 
 

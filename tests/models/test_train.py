@@ -11,6 +11,8 @@ import tiny
 
 torch = pytest.importorskip("torch")
 
+from trials import Quiet
+
 from clser.models import systems
 from clser.models.answers import logits_of
 from clser.models.batches import Drawer
@@ -43,17 +45,6 @@ def plan(**changes):
         else:
             values[section] = value
     return from_values(values, "here")
-
-
-class Quiet:
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def step(self, done, total, what):
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from trials import Quiet
 
 from clser.models import plan as plans
 from clser.models import runs, saved
@@ -36,14 +37,6 @@ SETTINGS = {
     "collections": {"text_one": 512, "text_two": 300}, "kinds": 256, "width": 8, "hidden": 12, "rounds": 3, "epochs": 6,
     "batch": 32, "learning_rate": 0.02,
 }  # fmt: skip
-
-
-class Quiet:
-    def line(self, text):
-        pass
-
-    def step(self, done, total, what):
-        pass
 
 
 def made_up(folder, count=240):
