@@ -1,7 +1,6 @@
 """A published system's table as Markdown, for who reads it beside the paper. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 VERDICTS = {True: "held", False: "did not hold", None: "left open"}
@@ -20,12 +19,17 @@ def markdown(line: Mapping[str, Any]) -> str:
         f"{line['started'][:10]}, {machine['processor']}, {machine['cores']} cores. The published figures stand on other "
         "encoders and other recordings: they are there to compare the order of rows, not their height.",
     ]
-    for (table, metric), group in groupby(rows, key=lambda row: (row["table"], row["metric"])):
-        told += ["", f"## {_title(table)}, {metric}", "", *_grid(list(group))]
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["table"], row["metric"]), []).append(row)
+    for (table, metric), group in groups.items():
+        told += ["", f"## {_title(table)}, {metric}", "", *_grid(group)]
     if line["claims"]:
         told += [
             "",
-            "## What the paper says, and what came of it here",
+            "## What is claimed, and what came of it here",
+            "",
+            OPEN,
             "",
             "| claim | here | because |",
             "| --- | --- | --- |",
@@ -42,23 +46,40 @@ def _title(table: str) -> str:
 
 def _grid(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     corpora = list(dict.fromkeys(row["corpus"] for row in rows))
-    yield "| row | " + " | ".join(corpora) + (" | mean |" if len(corpora) > 1 else " |") + " published | here |"
-    yield "| --- |" + " ---: |" * (len(corpora) + (len(corpora) > 1) + 1) + " --- |"
+    averaged = len(corpora) > 1 and not any(corpus.startswith("mean") for corpus in corpora)
+    heads = [*corpora, *(["mean"] if averaged else []), "published"]
+    yield f"| row | {' | '.join(heads)} | here |"
+    yield "| --- |" + " ---: |" * len(heads) + " --- |"
+    told = ""
     for name in dict.fromkeys(row["name"] for row in rows):
         own = {row["corpus"]: row for row in rows if row["name"] == name}
         cells = [_cell(own[corpus]) if corpus in own else "-" for corpus in corpora]
-        if len(corpora) > 1:
+        if averaged:
             cells.append(
                 f"{sum(row['mean'] for row in own.values()) / len(own):.1f}" if len(own) == len(corpora) else "-"
             )
-        published = dict.fromkeys(
-            f"{row['published']:g} ({row['published_on']})" for row in own.values() if row["published"] is not None
+        here = next(iter(own.values()))["here"] or "-"
+        yield (
+            f"| `{name}` | "
+            + " | ".join([*cells, _published(own.values()), "as above" if here == told else here])
+            + " |"
         )
-        first = next(iter(own.values()))
-        yield f"| `{name}` | " + " | ".join([*cells, "; ".join(published) or "-", first["here"] or "-"]) + " |"
+        told = here
+
+
+def _published(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the paper has for these corpora, and on what."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        if row["published"] is not None:
+            told.setdefault(row["published_on"], []).append(f"{row['published']:g}")
+    return "; ".join(f"{' / '.join(dict.fromkeys(values))} ({on})" for on, values in told.items()) or "-"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    digits = 2 if max(abs(value) for value in row["values"]) < 2 else 1
+    most = max(abs(value) for value in row["values"])
+    if 0 < most < 0.005:
+        return f"{row['mean']:.1g}"
+    digits = 2 if most < 2 else 1
     spread = f" ± {row['spread']:.{digits}f}" if len(row["values"]) > 1 else ""
     return f"{row['mean']:.{digits}f}{spread}"

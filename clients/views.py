@@ -129,7 +129,8 @@ class EngineView:
             self._epoch = message.epoch
             self.counters, self.streams, self._by_name = {}, (), {}
         if isinstance(message, Result):
-            self.model = f"{message.model.name} {message.model.digest[:8]}"
+            whole, plus, delta = message.model.digest.partition("+")
+            self.model = f"{message.model.name} {whole[:8]}{plus}{delta[:8]}"
         if isinstance(message, Status):
             self._take_status(message)
         elif isinstance(message, Gap):

@@ -17,4 +17,9 @@ A run, in the order in which it comes to pass:
     saved        a trained system as one file                export    as ONNX, with int8 and onnx_files
     recipe       the shipped voice anew, by all of these     verdict   what its runs say together; trust: what confidence is worth
     words_run    the shipped texts' network                  both_run  what joins the two           weights/  what ships
+
+Afterwards, from a few clips of somebody else's speech:
+    adapt        shots, unlabelled speech, or both           refit     the layers that name the classes, the old ones as prior
+    shots        which clips are fitted to                   delta     the file of what changed; deltas: of systems in torch
+    sere_run     from one language's labels to another one's unlabelled speech; sere_loss: what is made small there
 """

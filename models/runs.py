@@ -113,6 +113,7 @@ def fit(
         prepared.system, prepared.examples, prepared.validation, plan, out,
         watcher=watcher, seed=seed, fold=fold.name, resume=resume, running=running,
     )  # fmt: skip
+    watcher.line("trained; calibrating, and judging what was held out")
     calibration = results.calibration_of(system, examples, prepared.validation, plan, running.device)
     about = Trained(
         system=plan.system, settings=plan.settings, heads=examples.heads, calibration=calibration,

@@ -42,7 +42,9 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps({"clips": len(clips), "findings": [asdict(finding) for finding in findings]}))
     else:
-        print("\n".join([*linter.lines(findings), f"{len(clips)} clips, {len(findings)} findings"]))
+        unknown = sum(not clip.speaker for clip in clips)
+        less = f"; {unknown} clips name no speaker, so nobody can say what holds for strangers" if unknown else ""
+        print("\n".join([*linter.lines(findings), f"{len(clips)} clips, {len(findings)} findings{less}"]))
     return FOUND if any(finding.severity == "error" for finding in findings) else 0
 
 

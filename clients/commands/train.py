@@ -64,6 +64,8 @@ def run(given: argparse.Namespace) -> int:
     asked = plan.load(given.config, given.changes)
     for option, folder in (("--out", given.out), ("--cache", cache_folder(given.cache))):
         _can_write(option, folder)
+    if (given.out / training.CHECKPOINT).exists() and not given.resume:
+        raise GivenError(f"{given.out} holds a run that was begun: ask to resume it (--resume), or give another folder")
     with _watching() as watcher:
         prepared = runs.prepare(
             asked, corpora_folder(given.corpora), cache_folder(given.cache), watcher,

@@ -27,7 +27,7 @@ from clser.clients.console import LEAVE, Console, usable
 from clser.clients.draw import FULL_ROWS, WRITTEN_ROWS, framed, picture
 from clser.clients.strokes import bar, fit_end, gauge
 from clser.clients.views import FINALS_KEPT, MOST_STREAMS, EngineView, StreamView
-from clser.engine.records import Message, Speech, Text
+from clser.engine.records import Message, Model, Speech, Text
 from clser.models.labels import PUBLISHED
 
 
@@ -363,3 +363,11 @@ def test_where_the_console_can_be_drawn() -> None:
 
 class _Utf8(io.StringIO):
     encoding = "utf-8"
+
+
+def test_what_answers_is_told_with_its_delta() -> None:
+    view = EngineView("clser-stream")
+    adapted = Model("voice", "0123456789abcdef+fedcba987654")
+    for model, shown in ((result().model, "voice 01234567"), (adapted, "voice 01234567+fedcba98")):
+        view.take(result(model=model), NOW_US)
+        assert view.model == shown

@@ -55,7 +55,8 @@ def test_what_cannot_be_is_refused(place):
     (place / "people" / "manifest.csv").write_text("file,emotion\na.wav,anger\n")
     for message, more in (
         ("recordings in it", ("--out", str(place / "people"))),
-        ("the templates have en and", ("--out", str(place / "made"), "--language", "de")),
+        (r"^--language de: the templates have en and", ("--out", str(place / "made"), "--language", "de")),
+        ("called without arguments", ("--out", str(place / "made"), "--voice", "json:dumps")),
         ("give 1 or more", ("--out", str(place / "made"), "--per-class", "0")),
     ):
         with pytest.raises(GivenError, match=message):

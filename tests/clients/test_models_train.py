@@ -1,6 +1,7 @@
 """`clser-models train`: a folder with all that was promised; killed or stopped, it ends as if it had not been."""
 # ruff: noqa: E402 (torch is asked for first: without it this file is skipped)
 
+import csv
 import json
 import signal
 import subprocess
@@ -187,6 +188,11 @@ def test_what_cannot_be_used_is_found_before_anything_is_read(place, tmp_path, m
         train(place, tmp_path / "out", *more)
 
 
+def test_a_run_that_was_begun_is_found_before_anything_is_read(finished, place):
+    with pytest.raises(GivenError, match="holds a run that was begun"):
+        train(place, finished, "--corpora", "/no/such/folder")
+
+
 def test_a_fold_that_is_not_there(place, tmp_path):
     with pytest.raises(GivenError, match="--fold 7: there are 0, 1"):
         train(place, tmp_path, "--fold", "7")
@@ -217,6 +223,18 @@ def test_the_linter_ends_with_1_where_it_finds_errors(place, capsys):
         lint.run(SimpleNamespace(**{**vars(good), "classes": " ,"}))
     with pytest.raises(GivenError, match="--folds 0: give 2 or more"):
         lint.run(SimpleNamespace(**{**vars(good), "folds": 0}))
+
+
+def test_the_linter_says_who_it_knows_nothing_of(place, capsys):
+    whole = place / "corpora" / "one" / "manifest.csv"
+    bare = whole.with_name("bare.csv")
+    with whole.open(newline="") as lines, bare.open("w", newline="") as out:
+        writer = csv.DictWriter(out, ("file", "emotion"), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(csv.DictReader(lines))
+    for manifest, told in ((bare, True), (whole, False)):
+        lint.run(models._parser().parse_args(["lint", "--manifest", str(manifest)]))
+        assert ("24 clips name no speaker" in capsys.readouterr().out) == told
 
 
 def test_a_folder_without_corpora_is_not_clean(tmp_path):

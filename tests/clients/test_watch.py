@@ -15,6 +15,7 @@ from scripted import Answering, ScriptedEngine
 from clser.clients.commands import output, watch
 from clser.clients.console import Console
 from clser.clients.subscribe import Subscriber
+from clser.engine.errors import GivenError
 from clser.engine.records import Message
 
 
@@ -45,6 +46,20 @@ def test_a_question(
         "op": "mute", "id": question["id"], "stream": "on", "muted": True, "after": 3, "set": ["a.b=1"],
         "speaker": None, "at": "2020-01-01",
     }  # fmt: skip
+
+
+def test_a_delta_that_lies_here_is_named_by_its_whole_path(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with Answering(engine, *[([], {})] * 3) as answering:
+        for field in ("delta=mine.safetensors", "delta=theirs.safetensors", "delta=null"):
+            assert command(monkeypatch, "--connect", engine.endpoint, "ask", "load", field) == 0
+    asked = [question["delta"] for question in answering.questions]
+    assert asked == [str((tmp_path / "mine.safetensors").resolve()), "theirs.safetensors", None]
+    with pytest.raises(GivenError, match="or null"):
+        command(monkeypatch, "--connect", engine.endpoint, "ask", "load", "delta=")
 
 
 def test_flags_may_stand_on_either_side_of_the_question(
