@@ -33,6 +33,8 @@ from clser.models.systems import build, system_file, systems
 Runtime = Literal["onnx", "torch"]
 
 ROWS = (1, 8, 64)
+LARGE_ROWS = (1, 8)
+"""With full-size encoders 64 rows take minutes of a core, and a row of them what one of 8 does."""
 SECONDS = 8.0
 PACKET_SAMPLES = SAMPLE_RATE_HZ // 10
 WHOLE_S = 10
@@ -52,7 +54,7 @@ def measure(names: Sequence[str], rows: Sequence[int] = ROWS, *, full_size: bool
             print(f"{name} ...", file=sys.stderr, flush=True)
             found.append({"name": name, **_model(name, Path(folder), rows)})
         large = [
-            {"name": name, **_full_size(name, Path(folder), rows)}
+            {"name": name, **_full_size(name, Path(folder), LARGE_ROWS)}
             for name in (names or systems() if full_size else ())
             if name in systems() and "speech" in system_file(name).Config.__struct_fields__
         ]
@@ -206,6 +208,7 @@ def table(line: Mapping[str, Any]) -> list[str]:
             f"{Path(row['name']).name:<24}{cells}{state:>11}{held:>11}{row['parameters'] or '-':>13}  {row['streams']}"
         )
     if line["full_size"]:
+        heads = "".join(f"{f'{count} rows':>11}" for count in LARGE_ROWS)
         lines += ["", f"{'ms a row per window':<24}{heads}{'RTF of 1':>11}{'held, MB':>11}{'parameters':>13}"]
     for row in line["full_size"]:
         cells = "".join(f"{number(ms, 1):>11}" for ms in row["ms_per_answer"].values())

@@ -109,8 +109,8 @@ def rows(shop: Workshop, wanted: Wanted) -> Iterator[Row]:
     """Tables III, IV, VI and VII."""
     for name, (table, settings, told) in WITHIN.items():
         if wanted(name):
-            asked = plan_of(settings, UNHEARD, shuffled=name == "shuffled")
-            each = [shop.scores(asked, FOLDS, seed) for seed in shop.seeds]
+            made = plan_of(settings, UNHEARD, shuffled=name == "shuffled")
+            each = [shop.scores(made, FOLDS, seed) for seed in shop.seeds]
             for corpus in UNHEARD:
                 published = told.get(corpus, told.get(""))
                 on = "IEMOCAP test, HuBERT" if "" in told else f"{corpus.upper()}, HuBERT, fine-tuned"
@@ -152,9 +152,8 @@ def _row(which: tuple[str, str, str], scores: Sequence[Score], published: float 
 def claims(found: Sequence[Row]) -> list[Claim]:
     """Read off the rows."""
     of = partial(value, found)
-    best = max(PAIRS, key=of)
-    pairs = ", ".join(f"{name} {of(name):.1f}" for name in PAIRS)
-    out = [Claim("prosody and MFCC are the best pair of hand-crafted features", best == "prosody_mfcc", pairs)]
+    first, *others = PAIRS
+    out = [better(found, "prosody and MFCC are the best pair of hand-crafted features", first, *others)]
     for said, one, other in (
         ("three paths beat the encoder alone", "full", "speech_only"),
         ("prosody adds to encoder and MFCC", "full", "speech_mfcc"),

@@ -67,7 +67,7 @@ def test_a_table_for_people(shop: Workshop, table: ModuleType, tmp_path: Path) -
     page = table_page.markdown(line)
     assert "# A paper" in page
     assert "| `one` | 30.5 ± 0.7 | 50 (IEMOCAP) | - |" in page
-    assert "| `two` | 30.5 ± 0.7 | - | - |" in page
+    assert "| `two` | 30.5 ± 0.7 | - | as above |" in page
     assert "| one is better | held | because |" in page
     assert "* `clser-bench accuracy --table made --row two --seeds 2 --corpora DIR`" in page
     pytest.importorskip("matplotlib")
