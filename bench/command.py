@@ -142,7 +142,7 @@ def _both(setup: Setup, options: argparse.Namespace) -> Outcome:
 def _cost(setup: Setup, options: argparse.Namespace) -> Outcome:
     del setup
     cost = _with_torch("cost")
-    line = cost.measure(options.models, full_size=options.full_size)
+    line = cost.measure(options.models, options.rows, full_size=options.full_size)
     return line, cost.table(line), {}
 
 
@@ -367,6 +367,9 @@ def _cost_options(parser: argparse.ArgumentParser) -> None:
     _common(parser)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a name, an .onnx file or a trained folder (every system that hears)"
+    )
+    parser.add_argument(
+        "--rows", type=counts, default=[1, 8, 64], metavar="N,N,...", help="streams in one call (1,8,64)"
     )
     parser.add_argument(
         "--full-size", action="store_true", help="each system behind a random HuBERT of the base size too"

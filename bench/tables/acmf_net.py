@@ -75,7 +75,8 @@ def rows(shop: Workshop, wanted: Wanted) -> Iterator[Row]:
         if wanted(name):
             each = [shop.scores(plan_of(name), FOLDS, seed) for seed in shop.seeds]
             for corpus in UNHEARD:
-                told = {"published": published, "published_on": ON if published else "", "here": HERE}
+                here = f"as {SHUFFLED_AS}, the clips' labels dealt out anew" if name == "shuffled" else HERE
+                told = {"published": published, "published_on": ON if published else "", "here": here}
                 yield _row(table, name, corpus, [scores[corpus] for scores in each], **told)
     for name in ("full", "speech_only"):
         for shots in (0, 5, 10):
